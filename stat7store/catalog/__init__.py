@@ -1,0 +1,1 @@
+"""Catalogs: what is known of every address, and which locations are garbage."""

@@ -1,0 +1,64 @@
+"""What can go wrong, one class for each kind a caller can act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Stat7Error(Exception):
+    """Root of every error of this project. The message is for the person who caused it.
+
+    ``facts`` are the fields that help beside the message, such as ``expected`` and ``actual``.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class Malformed(Stat7Error):
+    """The request or a value in it is not of the form that is accepted."""
+
+
+class NotFound(Stat7Error):
+    """Nothing is stored under this address."""
+
+
+class Conflict(Stat7Error):
+    """The record was changed by someone else since the caller read it."""
+
+
+class PreconditionFailed(Stat7Error):
+    """A condition the caller set (``If-Match``) does not hold."""
+
+
+class NotAllowed(Stat7Error):
+    """The caller may not do this."""
+
+
+class NotAccepted(Stat7Error):
+    """The bytes are of a media type, or in a coding, that this store does not accept."""
+
+
+class DigestMismatch(Stat7Error):
+    """The bytes do not hash to what was declared."""
+
+
+class TooLarge(Stat7Error):
+    """The request is larger than this store accepts."""
+
+
+class TooSlow(Stat7Error):
+    """The client sent nothing for too long."""
+
+
+class Unavailable(Stat7Error):
+    """The store cannot do this now; nothing was acknowledged, and a later try may succeed."""
+
+
+class NoSpace(Unavailable):
+    """There is no room left to store it."""
+
+
+class Damaged(Stat7Error):
+    """What is stored is not what was put there; it is not served."""

@@ -1,0 +1,183 @@
+"""What a blob backend is: the protocol, the values it trades in, and how it can fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+Buffer = bytes | bytearray | memoryview
+
+_LOCATION = re.compile(r"[0-9a-f]{3}/([0-9a-f]{64})\.([0-9a-f]{2,32})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """Where a backend keeps one blob. A location is never used twice.
+
+    ``name`` is the 64 lowercase hex digits the blob was put under; ``token`` (1 to 16 bytes) is
+    the backend's own and opaque to everyone else. The same name put twice gets two locations.
+    """
+
+    name: str
+    token: bytes
+
+    def __str__(self) -> str:
+        return f"{self.name[:3]}/{self.name}.{self.token.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Location:
+        """Read the form that ``str`` writes; raise ``ValueError`` for anything else."""
+        match = _LOCATION.fullmatch(text)
+        if match is None or text[:3] != match[1][:3] or len(match[2]) % 2:
+            raise ValueError(f"not a blob location: {text!r}")
+        return cls(match[1], bytes.fromhex(match[2]))
+
+
+class Span(NamedTuple):
+    """A run of bytes within a blob: ``start`` ≥ 0 and ``length`` ≥ 0, in bytes."""
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class BlobError(Exception):
+    """Root of everything a blob backend raises."""
+
+
+class BlobMissing(BlobError):
+    """There is no blob at this location."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(f"no blob at {location}")
+        self.location = location
+
+
+class BlobDamaged(BlobError):
+    """The blob at this location is not what was put there (it ends early, or it was altered)."""
+
+    def __init__(self, location: Location, reason: str) -> None:
+        super().__init__(f"blob at {location} is damaged: {reason}")
+        self.location = location
+
+
+class BlobUnavailable(BlobError):
+    """The backend cannot do this now; nothing was acknowledged, and a later try may succeed."""
+
+
+class BlobNoSpace(BlobUnavailable):
+    """The backend has no room left."""
+
+
+class Spool(Protocol):
+    """Bytes on their way in: private to one upload, gone when closed unless put.
+
+    ``append`` and ``read`` block and may be called from any one thread at a time. While a spool is
+    open, nothing that was put from it is taken for an orphan (see ``Claimable``).
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes appended so far."""
+
+    def append(self, data: Buffer) -> None:
+        """Add bytes at the end. Raises ``BlobNoSpace`` or ``BlobUnavailable``."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes already appended; fewer than ``length`` only at the end."""
+
+    def close(self) -> None:
+        """Let go of it; repeats are harmless. What was put stays, what was not is gone."""
+
+
+class Reader(Protocol):
+    """Bytes on their way out: one span of one blob, in order."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole blob, known before the first is read."""
+
+    @property
+    def source(self) -> str:
+        """Slowest place read from so far: ``memory``, ``page cache``, ``cache``, ``disk``, ``s3``."""
+
+    async def read(self, limit: int) -> bytes:
+        """Return the next bytes of the span, 1 to ``limit`` of them; ``b""`` at its end only.
+
+        Raises ``BlobDamaged`` if the blob ends before the span does.
+        """
+
+    def close(self) -> None:
+        """Let go of it; repeats are harmless."""
+
+
+@runtime_checkable
+class LocalFile(Protocol):
+    """A reader whose bytes lie in a local file, and so can be sent without copying them."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor; it belongs to the reader. Offsets in it are those of the blob."""
+
+    async def warm(self, start: int, length: int) -> None:
+        """Bring these bytes of the blob into memory, so that sending them does not wait for disk.
+
+        Raises ``BlobDamaged`` if the blob ends before they do.
+        """
+
+
+class BlobStore(Protocol):
+    """A place for blobs. Every method may raise ``BlobUnavailable``."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the backend in timings and statistics: ``filesystem``, ``memory``, ``s3``."""
+
+    async def spool(self) -> Spool:
+        """Return a new, empty spool, on the same storage that ``put`` will keep it on."""
+
+    async def put(self, spool: Spool, name: str) -> Location:
+        """Keep what was spooled under a new location. Durable on return.
+
+        ``name`` is 64 lowercase hex digits. The spool stays open, and so claims the location until
+        it is closed. Raises ``BlobNoSpace`` or ``BlobUnavailable``; nothing is kept then, and the
+        spool must not be put again.
+        """
+
+    async def open(self, location: Location, span: Span | None = None) -> Reader:
+        """Return a reader of a span, or of the whole blob. Raises ``BlobMissing``.
+
+        Raises ``BlobDamaged`` if the span does not lie within the blob.
+        """
+
+    async def stat(self, location: Location) -> int:
+        """Return the size in bytes. Raises ``BlobMissing``."""
+
+    async def delete(self, location: Location) -> None:
+        """Remove the blob for good. Durable on return; a missing one is no error."""
+
+    def list(self, after: Location | None = None) -> AsyncIterator[Location]:
+        """Yield all locations in the order of their text form, those up to ``after`` left out."""
+
+    async def check(self) -> None:
+        """Return if the backend can serve; raise ``BlobUnavailable`` if not."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of everything."""
+
+
+@runtime_checkable
+class Claimable(Protocol):
+    """A backend that can tell a blob of a living upload from one left behind by a dead one."""
+
+    def claim(self, location: Location) -> AbstractContextManager[bool]:
+        """Hold the blob for the length of the context.
+
+        The value is False if a spool that was put there is still open (in any process), or if the
+        blob is missing; then nothing may be concluded about it.
+        """
