@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, ClassVar
 
 
 class Stat7Error(Exception):
     """Root of every error of this project. The message is for the person who caused it.
 
     ``facts`` are the fields that help beside the message, such as ``expected`` and ``actual``.
+    ``slug`` and ``title`` name the kind of error for programs (``not-found``) and people.
     """
+
+    slug: ClassVar[str] = "error"
+    title: ClassVar[str] = "Error"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        words = re.findall("[A-Z][a-z]+", cls.__name__)
+        cls.slug = "-".join(words).lower()
+        cls.title = " ".join(words).capitalize()
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(message)
