@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Makes what the project runs in. `make` calls it; each word below may also be said by hand.
+#
+#   scripts/bootstrap.sh tools      pip and uv, pinned, into .tools/
+#   scripts/bootstrap.sh run        .venv with what the server needs, and the project itself (editable)
+#   scripts/bootstrap.sh dev        .venv with exactly what the lock file for developers says, and the project
+#   scripts/bootstrap.sh system     the Debian packages that the tests use
+#   scripts/bootstrap.sh lock       the lock files anew; `lock --upgrade` takes the newest releases
+#
+# Only wheels whose hashes are in requirements/*.lock are installed, so that nothing unpinned is fetched or built.
+# Package indexes and certificates are those pip was told of (PIP_INDEX_URL, PIP_CERT, pip.conf).
+# PYTHON=… names the Python to use; otherwise python3 is, or the newest python3.x that is new enough.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=
+
+fail() {
+    printf 'stat7store: %s\n' "$*" >&2
+    exit 1
+}
+
+new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+version_of() {
+    "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null || echo "no Python"
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+        if new_enough "$candidate"; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    fail "Python 3.11 or newer is needed; ${PYTHON:-python3} is $(version_of "${PYTHON:-python3}")." \
+        "Install one (Debian 12 and later: apt-get install python3), or name it: make PYTHON=/path/to/python3.11 …"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+install_debian() {
+    command -v apt-get >/dev/null && as_root true 2>/dev/null ||
+        fail "please install: $* (on Debian: sudo apt-get install $*), then try again"
+    echo "Installing Debian packages: $*"
+    # The packages' own services stay down: the tests start what they need on ports of their own.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy"
+        trap "as_root rm -f $policy" EXIT
+    fi
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@" >/dev/null
+}
+
+# Debian's python3 may come without pip, without ensurepip, or without both.
+install_tools() {
+    local pip scratch
+    python=$(find_python)
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/stat7store.XXXXXX")
+    if "$python" -m pip --version >/dev/null 2>&1; then
+        pip=$python
+    elif "$python" -m venv "$scratch/venv" >/dev/null 2>&1; then
+        pip=$scratch/venv/bin/python
+    else
+        install_debian python3-pip
+        pip=$python
+        "$pip" -m pip --version >/dev/null 2>&1 || fail "$python has no pip; please install one for it, then try again"
+    fi
+    rm -rf .tools
+    PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
+        "$pip" -m pip install --quiet --require-hashes --no-deps --only-binary=:all: --target .tools \
+        -r requirements/tools.lock
+    rm -rf "$scratch"
+}
+
+# uv does not read pip's configuration: say to it what pip was told.
+hand_over() {
+    local told name value
+    python=$(find_python)
+    told=$("$python" .tools/pip config list)
+    pip_setting() {
+        for name in ":env:" install global; do
+            value=$(sed -n "s/^$name\.$1='\(.*\)'$/\1/p" <<<"$told")
+            if [ -n "$value" ]; then
+                echo "$value"
+                return
+            fi
+        done
+    }
+    local index certificates
+    index=$(pip_setting index-url)
+    certificates=$(pip_setting cert)
+    if [ -n "$index" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}; fi
+    if [ -n "$certificates" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$certificates}; fi
+    if [ -e /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}; fi
+    export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=true
+}
+
+uv() {
+    .tools/bin/uv "$@"
+}
+
+make_venv() {
+    if ! new_enough .venv/bin/python; then
+        uv venv --quiet --clear --python "$python" .venv
+    fi
+}
+
+# With the locked build backend, not one fetched for the occasion.
+install_project() {
+    uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+}
+
+install_run() {
+    hand_over
+    make_venv
+    uv pip install --quiet --python .venv --require-hashes --no-build \
+        -r requirements/run.lock -r requirements/build.lock
+    install_project
+}
+
+install_dev() {
+    hand_over
+    make_venv
+    uv pip sync --quiet --python .venv --require-hashes --no-build requirements/dev.lock requirements/build.lock
+    install_project
+}
+
+install_system() {
+    local pair missing=()
+    for pair in nginx:nginx-light chromium:chromium strace:strace curl:curl; do
+        if ! PATH="$PATH:/usr/sbin" command -v "${pair%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
+    done
+    if [ ${#missing[@]} -gt 0 ]; then install_debian "${missing[@]}"; fi
+}
+
+compile() {
+    UV_CUSTOM_COMPILE_COMMAND="make lock" \
+        uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url "$@"
+}
+
+# One resolution for all: the smaller lock files take their versions from the developers'.
+# hatchling needs editables to install a checkout in place.
+lock() {
+    hand_over
+    compile pyproject.toml --group dev -o requirements/dev.lock "$@"
+    compile pyproject.toml -c requirements/dev.lock -o requirements/run.lock "$@"
+    compile - -c requirements/dev.lock -o requirements/build.lock "$@" <<<$'hatchling\neditables'
+    compile - -o requirements/tools.lock "$@" <<<$'pip\nuv'
+}
+
+action=${1:-help}
+if [ $# -gt 0 ]; then shift; fi
+case $action in
+tools | run | dev | system) "install_$action" ;;
+lock) lock "$@" ;;
+help | -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
+*) fail "there is no '$action'; see scripts/bootstrap.sh help" ;;
+esac
