@@ -37,11 +37,9 @@ class StageClock:
         self.queue = handled - self.started
         self.index = self.metadata = self.disk_first = self.disk = self.network = self.ended = 0
 
-    def add_disk(self, elapsed: int) -> None:
-        """Charge a leg to the disk; the first leg is also the time to the first byte."""
-        if not self.disk_first:
-            self.disk_first = elapsed
-        self.disk += elapsed
+    def first_byte(self) -> None:
+        """Note that the first byte is ready to be sent: what the disk took so far, it took for that."""
+        self.disk_first = self.disk
 
     def end(self) -> None:
         """Stop the clock."""

@@ -1,0 +1,60 @@
+"""The janitor process: deletes garbage, finds orphans, and keeps the catalog tidy."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+from stat7store.errors import Stat7Error
+from stat7store.opening import open_store
+from stat7store.server.log import Log
+from stat7store.settings import Settings
+from stat7store.store import Store
+from storage.base import BlobError
+
+_GARBAGE_EVERY_S = 1.0
+_MAINTAIN_EVERY_S = 30.0
+
+
+async def tidy(settings: Settings, log: Log, ready: Callable[[], None]) -> None:
+    """Tidy until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with open_store(settings) as store:
+        ready()
+        async with asyncio.TaskGroup() as tasks:
+            for chore, every in _chores(store, settings, log):
+                tasks.create_task(_repeat(chore, every, stop, log))
+
+
+def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[], Awaitable[None]], float]]:
+    async def sweep_garbage() -> None:
+        if swept := await store.sweep_garbage():
+            log.info("garbage deleted", blobs=swept)
+
+    async def sweep_orphans() -> None:
+        if swept := await store.sweep_orphans():
+            log.warning("orphans found, left by a crash", blobs=swept)
+
+    return [
+        (store.maintain, _MAINTAIN_EVERY_S),
+        (sweep_garbage, _GARBAGE_EVERY_S),
+        (sweep_orphans, settings.sweep_every),
+    ]
+
+
+async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event, log: Log) -> None:
+    """Do a chore now and then; what fails is logged and tried again."""
+    stopped = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        doing = asyncio.ensure_future(chore())
+        await asyncio.wait([doing, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            doing.cancel()  # every chore may stop at any point and be done again
+            await asyncio.wait([doing])
+        elif error := doing.exception():
+            if not isinstance(error, Stat7Error | BlobError):
+                raise error
+            log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error))
+        await asyncio.wait([stopped], timeout=every)

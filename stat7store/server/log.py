@@ -1,0 +1,33 @@
+"""Log lines on standard error: for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from stat7store.settings import Settings
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+def make_log(settings: Settings, **facts: object) -> Log:
+    """Return a log that writes ``facts`` on every line, in the form the settings ask for."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    form: list[structlog.typing.Processor] = (
+        [structlog.processors.TimeStamper("%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
+        if console
+        else [
+            structlog.processors.TimeStamper("iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    log: Log = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, *form],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    return log.bind(**facts)

@@ -1,0 +1,30 @@
+"""What every handler of one worker shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from stat7store.server.access import Access
+from stat7store.server.board import Board
+from stat7store.settings import Settings
+from stat7store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One worker's view of its node. ``worker`` is its number, from 1."""
+
+    settings: Settings
+    store: Store
+    board: Board
+    access: Access
+    log: structlog.typing.FilteringBoundLogger
+    worker: int = 1
+
+
+NODE = web.AppKey("node", Node)
+REQUEST_ID = web.RequestKey("request_id", str)
+STAGE_TIMES = web.RequestKey("stage_times", dict[str, float])  # for the log line, under the stages' own names

@@ -1,0 +1,249 @@
+"""The supervisor: starts the workers and the janitor, replaces those that die, and stops them all.
+
+It holds no catalog, no event loop and no thread, so that it can fork at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import ipaddress
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+from stat7store.errors import Malformed, Unavailable
+from stat7store.opening import own, prepare
+from stat7store.server.board import Board, BoardMemory
+from stat7store.server.janitor import tidy
+from stat7store.server.log import Log, make_log
+from stat7store.server.worker import work
+from stat7store.settings import Settings
+
+JANITOR = 0  # the workers are numbered from 1
+_KILL_AFTER_S = 5.0  # beyond the drain timeout
+_STEADY_S = 2.0  # a process that lived this long was not broken from the start
+_MOST_FAILED_STARTS = 5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Raises ``Malformed`` or ``Unavailable`` saying what to do if it cannot start.
+    """
+    workers = settings.workers or len(os.sched_getaffinity(0))
+    host = _checked_host(settings)
+    prepare(settings.data)
+    held = own(settings.data)
+    try:
+        with _reserve(host, settings.port) as reserved:
+            _raise_open_files()
+            return _Supervisor(settings, workers, reserved).run()
+    finally:
+        os.close(held)
+
+
+@dataclass(slots=True)
+class _Child:
+    number: int
+    started: float
+    ready: bool = False
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, workers: int, reserved: socket.socket) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._reserved = reserved
+        self._memory = BoardMemory(workers)
+        self._log = make_log(settings, process="supervisor")
+        self._children: dict[int, _Child] = {}
+        self._failed_starts = 0
+        self._stopping = False
+        self._deadline: float | None = None
+        self._exit_code = 0
+        self._announced = False
+
+    def run(self) -> int:
+        signals, self._waker = socket.socketpair()
+        self._ready, self._ready_write = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(signals, selectors.EVENT_READ)
+        self._selector.register(self._ready, selectors.EVENT_READ)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno())
+        for awaited in _SIGNALS:
+            signal.signal(awaited, lambda *_: None)  # the wakeup descriptor tells of them
+        for number in range(self._workers + 1):
+            self._start(number)
+        while self._children:
+            for key, _ in self._selector.select(self._patience()):
+                if key.fileobj is signals:
+                    self._on_signals(signals.recv(4096))
+                else:
+                    self._on_ready(os.read(self._ready, 4096))
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self._log.warning("requests were cut off: they did not end within the drain timeout")
+                self._deadline = None
+                self._signal_all(signal.SIGKILL)
+        return self._exit_code
+
+    def _patience(self) -> float | None:
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.01)
+
+    def _on_signals(self, numbers: bytes) -> None:
+        if {signal.SIGTERM, signal.SIGINT} & set(numbers):
+            if self._stopping:  # asked twice: at once
+                self._signal_all(signal.SIGKILL)
+            self._stop()
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                self._on_end(*ended)
+
+    def _on_ready(self, numbers: bytes) -> None:
+        for child in self._children.values():
+            if child.number in numbers:
+                child.ready = True
+        if not self._announced and all(child.ready for child in self._children.values()):
+            self._announced = True
+            self._announce()
+
+    def _on_end(self, pid: int, status: int) -> None:
+        child = self._children.pop(pid)
+        if self._stopping:
+            return
+        self._log.error("process ended unexpectedly", name=_name(child.number), pid=pid, status=_reason(status))
+        steady = child.ready and time.monotonic() - child.started > _STEADY_S
+        self._failed_starts = 0 if steady else self._failed_starts + 1
+        if self._failed_starts >= _MOST_FAILED_STARTS:
+            self._log.error("giving up: processes keep ending right after their start")
+            self._exit_code = 1
+            self._stop()
+            return
+        time.sleep(0.1 * self._failed_starts)
+        self._start(child.number)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._deadline = time.monotonic() + self._settings.drain_timeout + _KILL_AFTER_S
+        self._signal_all(signal.SIGTERM)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._children:
+            os.kill(pid, number)
+
+    def _announce(self) -> None:
+        host, port = self._reserved.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        many = "1 worker" if self._workers == 1 else f"{self._workers} workers"
+        print(f"STAT7 Store serves {self._settings.data} on http://{shown}:{port}/ with {many}; Ctrl-C stops it")
+        if self._settings.open:
+            print("It is open: everyone who can connect may read, upload and delete.")
+        sys.stdout.flush()
+
+    def _start(self, number: int) -> None:
+        sys.stdout.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            self._children[pid] = _Child(number, time.monotonic())
+            return
+        code = 1
+        try:
+            _die_with(parent)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the supervisor says when
+            self._selector.close()
+            log = make_log(self._settings, process=_name(number))
+            try:
+                asyncio.run(self._main(number, log))
+                code = 0
+            except Unavailable as error:
+                log.error(str(error))
+            except BaseException as error:
+                log.exception("the process failed", exc_info=error)
+        finally:
+            os._exit(code)  # never back into the supervisor's code
+
+    async def _main(self, number: int, log: Log) -> None:
+        def ready() -> None:
+            os.write(self._ready_write, bytes([number]))
+
+        if number == JANITOR:
+            await tidy(self._settings, log, ready)
+        else:
+            with _listener(self._reserved) as listener:
+                await work(self._settings, Board(self._memory, number), listener, number, log, ready)
+
+
+def _name(number: int) -> str:
+    return "janitor" if number == JANITOR else f"worker {number}"
+
+
+def _reason(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when the supervisor goes, however it goes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it went before that took hold
+        os._exit(1)
+
+
+def _checked_host(settings: Settings) -> tuple[socket.AddressFamily, str]:
+    """Return the interface to listen on. Raises ``Malformed``."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise Malformed(f"--host {settings.host}: no such host name or address ({error.strerror})") from error
+    host = str(found[4][0])
+    if not settings.open and not ipaddress.ip_address(host).is_loopback:
+        raise Malformed(
+            f"--host {settings.host} can be reached from other machines, and there is no access control yet: "
+            "listen on 127.0.0.1, or say --open to serve everyone who can connect"
+        )
+    return found[0], host
+
+
+def _reserve(host: tuple[socket.AddressFamily, str], port: int) -> socket.socket:
+    """Bind the port without listening: it stays the node's own while workers come and go."""
+    reserved = _bindable(host[0])
+    try:
+        reserved.bind((host[1], port))
+    except OSError as error:
+        reserved.close()
+        raise Unavailable(
+            f"cannot listen on {host[1]} port {port}: {error.strerror}; name another port with --port"
+        ) from error
+    return reserved
+
+
+def _listener(reserved: socket.socket) -> socket.socket:
+    listener = _bindable(reserved.family)
+    listener.bind(reserved.getsockname())
+    return listener
+
+
+def _bindable(family: int) -> socket.socket:
+    bindable = socket.socket(family, socket.SOCK_STREAM)
+    bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return bindable
+
+
+def _raise_open_files() -> None:
+    """Take all the open files this process may have: each connection and each upload needs some."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

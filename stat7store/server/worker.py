@@ -1,0 +1,67 @@
+"""One worker process: an event loop that serves, until it is told to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from stat7store.opening import open_store
+from stat7store.server.access import Access, LoopbackAccess, OpenAccess
+from stat7store.server.app import make_app
+from stat7store.server.board import Board
+from stat7store.server.connection import Runner
+from stat7store.server.log import Log
+from stat7store.server.node import Node
+from stat7store.settings import Settings
+
+BACKLOG = 1024
+THREADS = 32  # they wait for disks and hashes, both of which let go of the GIL
+_ROLL_EVERY_S = 5.0
+
+
+@asynccontextmanager
+async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve on a bound socket for the length of the context; leaving it drains what is in flight."""
+    runner = Runner(
+        make_app(node), access_log=None, auto_decompress=False, shutdown_timeout=node.settings.drain_timeout
+    )
+    await runner.setup()
+    rolling = asyncio.create_task(_roll(node.board))
+    try:
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        yield
+    finally:
+        await runner.cleanup()
+        rolling.cancel()
+
+
+async def _roll(board: Board) -> None:
+    while True:
+        board.roll()
+        await asyncio.sleep(_ROLL_EVERY_S)
+
+
+async def work(
+    settings: Settings, board: Board, listener: socket.socket, number: int, log: Log, ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM, as worker ``number``."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="worker"))
+    async with open_store(settings) as store:
+        node = Node(settings, store, board, access_of(settings), log, number)
+        async with serving(node, listener):
+            ready()
+            await stop.wait()
+
+
+def access_of(settings: Settings) -> Access:
+    """Choose who is admitted: this machine, or with ``--open`` everyone."""
+    return OpenAccess() if settings.open else LoopbackAccess(settings.allowed_hosts)
