@@ -13,6 +13,7 @@ from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Unavailable
 from stat7store.settings import Settings
 from stat7store.store import Store
+from storage.base import BlobError
 from storage.filesystem import FilesystemBlobs
 
 FORMAT = 1
@@ -38,7 +39,7 @@ def prepare(data: Path) -> None:
         FilesystemBlobs.create(data / "blobs")
         if not marker.exists():
             _write_durably(marker, json.dumps({"format": FORMAT}).encode())
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, BlobError) as error:
         raise Unavailable(f"{data} cannot be used as a store's folder: {error}") from error
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from stat7store.errors import Malformed
@@ -28,11 +28,12 @@ ARRIVED = web.RequestKey("arrived", int)
 class Connection(RequestHandler):
     """aiohttp's request handler with arrival times; made by ``ConnectionServer`` only."""
 
-    __slots__ = ("arrivals",)
+    __slots__ = ("arrivals", "newest_body")
 
     def __init__(self, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.arrivals: deque[int] = deque()
+        self.newest_body: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket up before the first request."""
@@ -50,13 +51,14 @@ class Connection(RequestHandler):
         super().data_received(data)
         for _ in range(len(self._messages) - before):
             self.arrivals.append(arrived)
+            self.newest_body = self._messages[-1][1]
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature; aiohttp narrows it
         """Answer a body that was cut short, rather than hang up on a client that still listens."""
-        request = self._current_request
-        if request is None or request.content.is_eof():
+        if self.newest_body is None or self.newest_body.is_eof():
             return False
-        request.content.set_exception(Malformed("the body ended before its announced length"))
+        self.newest_body.feed_eof()
+        self.newest_body.set_exception(Malformed("the body ended before its announced length"))
         self.close()
         return True
 
@@ -68,8 +70,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never reached a handler (malformed HTTP), and close."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer is under way already")
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionError("there is nobody to answer, or an answer is under way already") from exc
         if status == HTTPStatus.BAD_REQUEST:
             response = problem(400, "malformed", Malformed.title, f"not a well-formed HTTP request: {message}")
         else:

@@ -35,6 +35,7 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
 async def add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers that every answer carries on it, before its head is sent."""
     response.headers["X-Request-ID"] = request[REQUEST_ID]
+    response.headers["Server"] = "STAT7 Store"
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
@@ -46,6 +47,7 @@ async def _answer(node: Node, request: web.Request, handler: Handler) -> web.Str
         response = problem_of(error)
         if isinstance(error, TooSlow):
             response.force_close()
+            request.content.feed_eof()  # or the connection would wait for the rest of the body
         if response.status >= 500:
             node.log.error(str(error), request_id=request[REQUEST_ID], path=request.path, exc_info=error)
     except web.HTTPException as error:

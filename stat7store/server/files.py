@@ -49,7 +49,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
     realm: Text | None = None
     horizon: Literal[HORIZONS] | None = None  # type: ignore[valid-type]  # spelled once, in record.py
-    lineage: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    lineage: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     adjacency: str | None = None
     resonance_min: Finite | None = None
     resonance_max: Finite | None = None
