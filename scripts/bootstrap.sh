@@ -59,23 +59,21 @@ install_debian() {
 
 # Debian's python3 may come without pip, without ensurepip, or without both.
 install_tools() {
-    local pip scratch
     python=$(find_python)
-    scratch=$(mktemp -d "${TMPDIR:-/tmp}/stat7store.XXXXXX")
-    if "$python" -m pip --version >/dev/null 2>&1; then
-        pip=$python
-    elif "$python" -m venv "$scratch/venv" >/dev/null 2>&1; then
-        pip=$scratch/venv/bin/python
-    else
-        install_debian python3-pip
-        pip=$python
-        "$pip" -m pip --version >/dev/null 2>&1 || fail "$python has no pip; please install one for it, then try again"
-    fi
+    local pip=$python
     rm -rf .tools
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        if "$python" -m venv .tools/venv >/dev/null 2>&1; then
+            pip=.tools/venv/bin/python
+        else
+            install_debian python3-pip
+            "$pip" -m pip --version >/dev/null 2>&1 || fail "$python has no pip; please install one for it, then try again"
+        fi
+    fi
     PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
         "$pip" -m pip install --quiet --require-hashes --no-deps --only-binary=:all: --target .tools \
         -r requirements/tools.lock
-    rm -rf "$scratch"
+    rm -rf .tools/venv
 }
 
 # uv does not read pip's configuration: say to it what pip was told.

