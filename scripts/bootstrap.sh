@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=
+readonly POLICY=/usr/sbin/policy-rc.d
 
 fail() {
     printf 'stat7store: %s\n' "$*" >&2
@@ -44,14 +45,14 @@ as_root() {
 }
 
 install_debian() {
-    command -v apt-get >/dev/null && as_root true 2>/dev/null ||
+    if ! { command -v apt-get && as_root true; } >/dev/null 2>&1; then
         fail "please install: $* (on Debian: sudo apt-get install $*), then try again"
+    fi
     echo "Installing Debian packages: $*"
     # The packages' own services stay down: the tests start what they need on ports of their own.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then
-        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy"
-        trap "as_root rm -f $policy" EXIT
+    if [ ! -e "$POLICY" ]; then
+        trap 'as_root rm -f "$POLICY"' EXIT
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$POLICY && chmod +x $POLICY"
     fi
     as_root apt-get -qq update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@" >/dev/null
