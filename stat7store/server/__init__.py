@@ -1,0 +1,1 @@
+"""The HTTP server: the only part that imports ``aiohttp.web``."""
