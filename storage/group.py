@@ -19,6 +19,7 @@ class GroupCommit(Generic[Job, Result]):
     ``commit`` gets every job that was waiting when the thread became free (at most ``limit``) and
     returns one outcome for each, in order: a result, or an exception for that caller alone. If it
     raises, every caller of the batch gets that exception. A lone caller never waits for company.
+    ``discard`` gets the results whose callers were cancelled meanwhile, for what must be let go of.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class GroupCommit(Generic[Job, Result]):
         *,
         name: str,
         limit: int = 256,
+        discard: Callable[[Result], None] | None = None,
     ) -> None:
         self._commit = commit
+        self._discard = discard
         self._limit = limit
         self._jobs: queue.SimpleQueue[_Waiting[Job, Result] | None] = queue.SimpleQueue()
         self._closed = False
@@ -45,7 +48,12 @@ class GroupCommit(Generic[Job, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._jobs.put(_Waiting(job, future, loop))
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:  # settled just before
+                self._let_go(future.result())
+            raise
 
     async def close(self) -> None:
         """Carry out what was handed in, then end the thread; repeats are harmless."""
@@ -75,6 +83,8 @@ class GroupCommit(Generic[Job, Result]):
         outcomes: Sequence[Result | BaseException]
         try:
             outcomes = self._commit([waiting.job for waiting in batch])
+            if len(outcomes) != len(batch):
+                raise RuntimeError(f"{self._thread.name}: {len(outcomes)} outcomes for {len(batch)} jobs")
         except BaseException as error:  # the thread must outlive any one batch
             outcomes = [error] * len(batch)
         by_loop: dict[asyncio.AbstractEventLoop, _Settled[Result]] = {}
@@ -82,9 +92,23 @@ class GroupCommit(Generic[Job, Result]):
             by_loop.setdefault(waiting.loop, []).append((waiting.future, outcome))
         for loop, settled in by_loop.items():
             try:
-                loop.call_soon_threadsafe(_wake, settled)
+                loop.call_soon_threadsafe(self._wake, settled)
             except RuntimeError:  # that loop has ended: nobody waits there any more
-                continue
+                for _, outcome in settled:
+                    self._let_go(outcome)
+
+    def _wake(self, settled: _Settled[Result]) -> None:
+        for future, outcome in settled:
+            if future.done():
+                self._let_go(outcome)
+            elif isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _let_go(self, outcome: Result | BaseException) -> None:
+        if self._discard is not None and not isinstance(outcome, BaseException):
+            self._discard(outcome)
 
 
 class _Waiting(Generic[Job, Result]):
@@ -94,13 +118,3 @@ class _Waiting(Generic[Job, Result]):
         self.job = job
         self.future = future
         self.loop = loop
-
-
-def _wake(settled: _Settled[Result]) -> None:
-    for future, outcome in settled:
-        if future.done():
-            continue
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)

@@ -1,0 +1,98 @@
+"""The Linux system calls that Python has no name for, and what an ``OSError`` means to a caller."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+
+from storage.base import BlobNoSpace, BlobUnavailable
+
+# The numbers are the same on every architecture that these calls came to.
+_OPENAT2 = 437
+_CACHESTAT = 451
+_RESOLVE_CACHED = 0x20
+_WAIT_BEFORE = 1
+_WRITE = 2
+
+# A named pipe left in a blob's place must not make open wait for a writer.
+READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+
+
+class Linux:
+    """The calls, found in the C library once. One object may serve any number of threads."""
+
+    def __init__(self) -> None:
+        waiting = ctypes.CDLL(None, use_errno=True)
+        # The calls that never wait keep the GIL: giving it up would cost more than the call itself.
+        prompt = ctypes.PyDLL(None, use_errno=True)
+        self._openat2 = prompt["syscall"]
+        self._openat2.restype = ctypes.c_long
+        self._openat2.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
+        self._cachestat = prompt["syscall"]
+        self._cachestat.restype = ctypes.c_long
+        self._cachestat.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
+        self._syncfs = waiting["syncfs"]
+        self._syncfs.argtypes = [ctypes.c_int]
+        self._sync_file_range = waiting["sync_file_range"]
+        self._sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+        self._how = (ctypes.c_uint64 * 3)(READ_ONLY, 0, _RESOLVE_CACHED)
+
+    def open_cached(self, folder: int, path: str) -> int | None:
+        """Open a file for reading if that takes no disk access (``openat2`` with ``RESOLVE_CACHED``).
+
+        Returns None if it might take one, or if anything else is amiss: an ordinary open will tell.
+        Raises ``FileNotFoundError`` if the kernel knows that there is no such file.
+        """
+        file: int = self._openat2(_OPENAT2, folder, path.encode(), self._how, ctypes.sizeof(self._how))
+        if file >= 0:
+            return file
+        if ctypes.get_errno() == errno.ENOENT:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return None
+
+    def is_resident(self, file: int, start: int, length: int) -> bool:
+        """Whether all of these bytes are in the page cache; False if the kernel cannot tell (before 6.5)."""
+        if length == 0:
+            return True
+        asked = (ctypes.c_uint64 * 2)(start, length)
+        pages = (ctypes.c_uint64 * 5)()
+        if self._cachestat(_CACHESTAT, file, asked, pages, 0) < 0:
+            return False
+        spanned = (start + length - 1) // mmap.PAGESIZE - start // mmap.PAGESIZE + 1
+        return pages[0] >= spanned
+
+    def sync_filesystem(self, file: int) -> None:
+        """Make everything on the filesystem of this open file durable (``syncfs``).
+
+        Raises ``OSError`` also for a write that failed on that filesystem since the file was opened
+        or last synced so (since Linux 5.8): keep the file open as long as that matters.
+        """
+        _raise_if_failed(self._syncfs(file), "syncfs")
+
+    def start_writing(self, file: int, start: int, length: int) -> None:
+        """Begin to write these bytes to disk; ``length`` 0 means to the end.
+
+        Only saves time later: whether it can, or whether the writing succeeds, a sync must tell.
+        """
+        self._sync_file_range(file, start, length, _WRITE)
+
+    def check_written(self, file: int) -> None:
+        """Wait for writes in progress; raise ``OSError`` if one of this file has failed since it was opened."""
+        _raise_if_failed(self._sync_file_range(file, 0, 0, _WAIT_BEFORE), "sync_file_range")
+
+
+def unavailable(error: OSError) -> BlobUnavailable:
+    """Return what to raise to a caller of the backend, with ``error`` as its cause."""
+    kind = BlobNoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else BlobUnavailable
+    translated = kind(str(error))
+    translated.__cause__ = error
+    return translated
+
+
+def _raise_if_failed(result: int, call: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), call)
