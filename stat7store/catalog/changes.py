@@ -1,0 +1,278 @@
+"""What the embedded catalog changes within one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from stat7store.address import Address
+from stat7store.catalog import codec
+from stat7store.catalog.base import Added, NewFile
+from stat7store.catalog.codec import pack_number, unpack_number
+from stat7store.catalog.indexes import ADJACENCY, INDEXES, Position
+from stat7store.catalog.tables import (
+    GARBAGE,
+    GARBAGE_PLACES,
+    INDEX,
+    MEDIA_TYPES,
+    META,
+    RECORDS,
+    STATE_KEY,
+    Cursor,
+    State,
+    Tables,
+)
+from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
+from stat7store.record import Entry, FileRecord, Locator
+from storage.base import Location
+
+_FLUSH_ENTRIES = 50_000
+
+
+class Changes(Tables):
+    """One write transaction. Call ``finish`` before it is committed, and nothing after that.
+
+    An operation that raises has left no trace if ``count`` is what it was before; otherwise the
+    transaction must be aborted.
+    """
+
+    def __init__(self, open_cursor: Callable[[str], Cursor], clear: Callable[[str], None]) -> None:
+        """``clear`` empties a table."""
+        # A dict of its own: what a transaction adds is not known to anyone before it is committed.
+        super().__init__(open_cursor, media_types={})
+        self.count = 0
+        self._clear = clear
+        self._codes: dict[str, int] | None = None
+        self._appended: list[Entry] = []
+
+    def add(self, file: NewFile) -> Added:
+        """See ``Catalog.add``. Raises ``Unavailable`` for a location that is garbage already."""
+        address = file.record.address
+        codec.location_token(address, file.location)
+        try:
+            standing = self.entry(address)
+        except NotFound:
+            return Added(self._insert(file), created=True)
+        locator = standing.locator
+        if locator.location == file.location:  # the same call again: its blob is no garbage
+            return Added(standing, created=False)
+        if locator.location != file.replaces:
+            self._make_garbage(file.location)
+            return Added(standing, created=False)
+        self._refuse_garbage(file.location)
+        healed = Entry(
+            Locator(locator.number, file.size, file.media_type, file.location, file.backend), standing.record
+        )
+        self._change(standing, healed)
+        self._make_garbage(locator.location)
+        return Added(healed, created=False)
+
+    def update(self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None) -> Entry:
+        """See ``Catalog.update``."""
+        entry = self.entry(address)
+        found = entry.record.revision
+        if revision is not None and revision != found:
+            raise Conflict("the record was changed in the meantime", expected=revision, actual=found)
+        changed = change(entry.record)
+        if changed.address != address:
+            raise Malformed("a record cannot move to another address", expected=str(address))
+        adjacency = _ordered(changed.adjacency)
+        strangers = [other.hex() for other in adjacency if other == address or not self.knows(other)]
+        if strangers:
+            raise Malformed("adjacency names the file itself, or what is not in the store", actual=strangers)
+        record = msgspec.structs.replace(changed, adjacency=adjacency, revision=found + 1)
+        updated = Entry(entry.locator, record)
+        self._change(entry, updated)
+        return updated
+
+    def remove(self, address: Address) -> None:
+        """See ``Catalog.remove``."""
+        entry = self.entry(address)
+        self._flush()
+        naming = self.cursor(ADJACENCY.table)
+        numbers = [unpack_number(value) for value in naming.iternext_dup()] if naming.set_key(address) else []
+        for neighbour in [self.numbered(number) for number in numbers]:
+            record = neighbour.record
+            left = tuple(other for other in record.adjacency if other != address)
+            bereft = msgspec.structs.replace(record, adjacency=left, revision=record.revision + 1)
+            self._change(neighbour, Entry(neighbour.locator, bereft))
+        self._delete(entry)
+        self._make_garbage(entry.locator.location)
+
+    def mark_damaged(self, address: Address, location: Location) -> None:
+        """See ``Catalog.mark_damaged``."""
+        try:
+            locator = self.locator(address)
+        except NotFound:
+            return
+        if locator.location == location and not locator.damaged:
+            self._put_locator(
+                address,
+                Locator(locator.number, locator.size, locator.media_type, location, locator.backend, damaged=True),
+            )
+
+    def forget_garbage(self, locations: Sequence[Location]) -> None:
+        """See ``Catalog.forget_garbage``."""
+        places, queue = self.cursor(GARBAGE_PLACES), self.cursor(GARBAGE)
+        for place in [codec.encode_location(location) for location in locations]:
+            sequence = places.get(place)
+            if sequence is not None:
+                self.count += 1
+                self.state.garbage -= 1
+                places.delete()
+                if queue.set_key(sequence):
+                    queue.delete()
+
+    def discard(self, location: Location) -> bool:
+        """See ``Catalog.discard``."""
+        try:
+            if self.locator(bytes.fromhex(location.name)).location == location:
+                return False
+        except NotFound:
+            pass
+        self._make_garbage(location)
+        return True
+
+    def rebuild(self) -> None:
+        """Make the secondary indexes and the totals anew from the index and the records.
+
+        Raises ``Damaged`` for the first value that cannot be trusted.
+        """
+        self.count += 1
+        for index in INDEXES:
+            self._clear(index.table)
+        self._state = state = State()
+        for key, _ in self.rows(RECORDS):
+            number = unpack_number(key)
+            entry = self.numbered(number)  # leaves the cursor on this very row
+            self._append(entry)
+            state.count(entry, 1)
+            state.next_number = number + 1
+        for key, _ in self.rows(GARBAGE):
+            state.garbage += 1
+            state.next_garbage = unpack_number(key) + 1
+
+    def finish(self) -> None:
+        """Write what was held back."""
+        self._flush()
+        if self.count:
+            self.cursor(META).put(STATE_KEY, codec.seal(STATE_KEY, msgspec.msgpack.encode(self.state)))
+
+    def _insert(self, file: NewFile) -> Entry:
+        self._refuse_garbage(file.location)
+        # a neighbour that was deleted while the file was on its way has left
+        adjacency = tuple(other for other in _ordered(file.record.adjacency) if self.knows(other))
+        record = msgspec.structs.replace(file.record, adjacency=adjacency)
+        state = self.state
+        number = state.next_number
+        entry = Entry(Locator(number, file.size, file.media_type, file.location, file.backend), record)
+        value = codec.encode_record(number, record)
+        self._append(entry)
+        state.next_number += 1
+        state.count(entry, 1)
+        self._put_locator(record.address, entry.locator)
+        if not self.cursor(RECORDS).put(pack_number(number), value, append=True):
+            raise _numbers_spent()
+        return entry
+
+    def _change(self, old: Entry, new: Entry) -> None:
+        number = new.locator.number
+        value = codec.encode_record(number, new.record)
+        self._reindex(number, old, new)
+        self.state.count(new, 1)
+        self.state.count(old, -1)
+        if new.locator != old.locator:
+            self._put_locator(new.record.address, new.locator)
+        if new.record != old.record:
+            self.cursor(RECORDS).put(pack_number(number), value)
+
+    def _delete(self, entry: Entry) -> None:
+        number = entry.locator.number
+        self._reindex(number, entry, None)
+        self.state.count(entry, -1)
+        for table, key in ((INDEX, entry.record.address), (RECORDS, pack_number(number))):
+            cursor = self.cursor(table)
+            if cursor.set_key(key):
+                cursor.delete()
+
+    def _append(self, entry: Entry) -> None:
+        # The rows of new records are held back and written together, in order: so they cost less,
+        # and fill their pages.
+        self.count += 1
+        self._appended.append(entry)
+        if len(self._appended) >= _FLUSH_ENTRIES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._appended:
+            return
+        self.count += 1
+        for index in INDEXES:
+            positions = {Position(key, entry.locator.number) for entry in self._appended for key in index.keys(entry)}
+            rows = [index.row(position) for position in sorted(positions)]
+            cursor = self.cursor(index.table)
+            # new records have the greatest numbers, and so go to the end of their key
+            append = not index.distinct or not cursor.last() or cursor.item() < rows[0]
+            if cursor.putmulti(rows, append=append) != (len(rows), len(rows)):
+                raise _numbers_spent()
+        self._appended.clear()
+
+    def _reindex(self, number: int, old: Entry, new: Entry | None) -> None:
+        moves = [(index, set(index.keys(old)), set[bytes](index.keys(new) if new else ())) for index in INDEXES]
+        self._flush()
+        self.count += 1
+        for index, before, after in moves:
+            if before == after:
+                continue
+            cursor = self.cursor(index.table)
+            for key in before - after:
+                if cursor.set_key_dup(*index.row(Position(key, number))):
+                    cursor.delete()
+            for key in after - before:
+                cursor.put(*index.row(Position(key, number)))
+
+    def _put_locator(self, address: bytes, locator: Locator) -> None:
+        value = codec.encode_locator(address, locator, self._media_code(locator.media_type))
+        self.count += 1
+        self.cursor(INDEX).put(address, value)
+
+    def _media_code(self, media_type: str) -> int:
+        if self._codes is None:
+            self.read_media_types()
+            self._codes = {text: code for code, text in self._media_types.items()}
+        code = self._codes.get(media_type)
+        if code is None:
+            code = len(self._codes)
+            key = codec.pack_code(code)
+            self.count += 1
+            self.cursor(MEDIA_TYPES).put(key, codec.seal(key, media_type.encode()))
+            self._codes[media_type] = code
+            self._media_types[code] = media_type
+        return code
+
+    def _make_garbage(self, location: Location) -> None:
+        place = codec.encode_location(location)
+        places, state = self.cursor(GARBAGE_PLACES), self.state
+        if places.set_key(place):
+            return
+        self.count += 1
+        sequence = pack_number(state.next_garbage)
+        state.next_garbage += 1
+        state.garbage += 1
+        places.put(place, sequence)
+        if not self.cursor(GARBAGE).put(sequence, codec.seal(sequence, place), append=True):
+            raise _numbers_spent()
+
+    def _refuse_garbage(self, location: Location) -> None:
+        # its blob is about to be deleted, or is already
+        if self.state.garbage and self.cursor(GARBAGE_PLACES).set_key(codec.encode_location(location)):
+            raise Unavailable(f"{location} was swept in the meantime; upload the file again")
+
+
+def _ordered(adjacency: Iterable[bytes]) -> tuple[bytes, ...]:
+    return tuple(sorted(set(adjacency)))
+
+
+def _numbers_spent() -> Damaged:
+    return Damaged("the catalog's totals lag behind its tables; rebuild the indexes")

@@ -1,0 +1,139 @@
+"""How the embedded catalog writes its values: dense, versioned, and checksummed.
+
+LMDB does not notice a flipped byte in a value, so every value carries a checksum over its key and
+itself: a value that was altered, or that stands under another's key, is told from a good one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import msgspec
+import xxhash
+
+from stat7store.errors import Damaged, Unavailable
+from stat7store.record import FileRecord, Locator
+from storage.base import Location
+
+ADDRESS_BYTES = 32
+TOKEN_BYTES = 16
+CHECKSUM_BYTES = 8
+RECORD_FORMAT = 1
+
+# number, size, media-type code, backend, flags, location token; then the checksum
+_LOCATOR = struct.Struct("<QQHBB16s")
+_LOCATOR_CHECKSUM = struct.Struct("<I")
+LOCATOR_BYTES = _LOCATOR.size + _LOCATOR_CHECKSUM.size
+_DAMAGED = 0x01  # the upper half of the flags is the token's length, less one
+_TOKEN_LENGTH_SHIFT = 4
+
+_NUMBER = struct.Struct("=Q")  # LMDB compares integer keys in the machine's own byte order
+_CODE = struct.Struct(">H")
+
+
+class UnknownMediaTypeError(Exception):
+    """A locator names a media-type code that the caller's table does not have (yet)."""
+
+
+def pack_number(number: int) -> bytes:
+    """Write a record or sequence number, 0 to 2⁶⁴−1, as LMDB's integer keys want it."""
+    return _NUMBER.pack(number)
+
+
+def unpack_number(data: bytes) -> int:
+    """Read what ``pack_number`` wrote."""
+    number: int = _NUMBER.unpack(data)[0]
+    return number
+
+
+def pack_code(code: int) -> bytes:
+    """Write a media-type code, 0 to 65,535."""
+    return _CODE.pack(code)
+
+
+def unpack_code(data: bytes) -> int:
+    """Read what ``pack_code`` wrote."""
+    code: int = _CODE.unpack(data)[0]
+    return code
+
+
+def seal(key: bytes, body: bytes) -> bytes:
+    """Put a checksum over key and body in front of the body."""
+    return xxhash.xxh3_64_digest(key + body) + body
+
+
+def unseal(key: bytes, value: bytes, what: str) -> bytes:
+    """Return the body that ``seal`` was given. Raises ``Damaged``, naming ``what``."""
+    body = value[CHECKSUM_BYTES:]
+    if value[:CHECKSUM_BYTES] != xxhash.xxh3_64_digest(key + body):
+        raise Damaged(f"{what} in the catalog is damaged")
+    return body
+
+
+def encode_locator(address: bytes, locator: Locator, media_code: int) -> bytes:
+    """Write a locator in 40 bytes. Raises ``ValueError`` for a location of another address."""
+    token = location_token(address, locator.location)
+    flags = (_DAMAGED if locator.damaged else 0) | (len(token) - 1) << _TOKEN_LENGTH_SHIFT
+    body = _LOCATOR.pack(locator.number, locator.size, media_code, locator.backend, flags, token)
+    return body + _LOCATOR_CHECKSUM.pack(xxhash.xxh32_intdigest(address + body))
+
+
+def decode_locator(address: bytes, value: bytes, media_types: Mapping[int, str]) -> Locator:
+    """Read what ``encode_locator`` wrote. Raises ``Damaged`` or ``UnknownMediaTypeError``."""
+    body = value[: _LOCATOR.size]
+    if value[_LOCATOR.size :] != _LOCATOR_CHECKSUM.pack(xxhash.xxh32_intdigest(address + body)):
+        raise Damaged("the locator in the catalog is damaged", address=address.hex())
+    number, size, code, backend, flags, token = _LOCATOR.unpack(body)
+    media_type = media_types.get(code)
+    if media_type is None:
+        raise UnknownMediaTypeError(code)
+    location = Location(address.hex(), token[: (flags >> _TOKEN_LENGTH_SHIFT) + 1])
+    return Locator(number, size, media_type, location, backend, bool(flags & _DAMAGED))
+
+
+def location_token(address: bytes, location: Location) -> bytes:
+    """Return the token, all there is to store beside the address.
+
+    Raises ``ValueError`` if the location is another address's, or its token not 1 to 16 bytes long.
+    """
+    if location.name != address.hex() or not 1 <= len(location.token) <= TOKEN_BYTES:
+        raise ValueError(f"not a location of {address.hex()}: {location}")
+    return location.token
+
+
+def encode_location(location: Location) -> bytes:
+    """Write a location by itself, address first."""
+    address = bytes.fromhex(location.name)
+    return address + location_token(address, location)
+
+
+def decode_location(data: bytes) -> Location:
+    """Read what ``encode_location`` wrote."""
+    return Location(data[:ADDRESS_BYTES].hex(), data[ADDRESS_BYTES:])
+
+
+def encode_record(number: int, record: FileRecord) -> bytes:
+    """Write a record: checksum, format version, msgpack."""
+    return seal(pack_number(number), bytes((RECORD_FORMAT,)) + msgspec.msgpack.encode(record, enc_hook=_plain))
+
+
+def decode_record(number: int, value: bytes) -> FileRecord:
+    """Read what ``encode_record`` wrote. Raises ``Damaged``.
+
+    Raises ``Unavailable`` for a whole record of a format that this version does not know.
+    """
+    body = unseal(pack_number(number), value, f"record {number}")
+    if body[:1] != bytes((RECORD_FORMAT,)):
+        raise Unavailable(f"record {number} in the catalog is of a format that this version does not read")
+    return _RECORDS.decode(memoryview(body)[1:])
+
+
+_RECORDS = msgspec.msgpack.Decoder(FileRecord)
+
+
+def _plain(value: object) -> bytes:
+    # msgspec writes exact types alone, and an Address is a kind of bytes
+    if isinstance(value, bytes):
+        return bytes(value)
+    raise TypeError(f"not a value of a record: {value!r}")

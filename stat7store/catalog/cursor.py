@@ -1,0 +1,42 @@
+"""Opaque cursors: where a page ended, bound to the query that it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import xxhash
+
+from stat7store.catalog.base import Query
+from stat7store.catalog.indexes import LAST_NUMBER, NUMERIC_KEY_BYTES, Position
+from stat7store.errors import Malformed
+
+_CHECK_BYTES = 8
+_NUMBER_BYTES = 8
+
+
+def encode_cursor(query: Query, position: Position) -> str:
+    """Return a cursor of 32 URL-safe characters that goes on after ``position``."""
+    place = position.key + position.number.to_bytes(_NUMBER_BYTES, "big")
+    return base64.urlsafe_b64encode(_check(query, place) + place).decode()
+
+
+def decode_cursor(query: Query, cursor: str) -> Position:
+    """Read what ``encode_cursor`` wrote for the same query. Raises ``Malformed`` for all else."""
+    try:
+        data = base64.b64decode(cursor, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    place = data[_CHECK_BYTES:]
+    position = Position(place[:NUMERIC_KEY_BYTES], int.from_bytes(place[NUMERIC_KEY_BYTES:], "big"))
+    whole = len(place) == NUMERIC_KEY_BYTES + _NUMBER_BYTES and position.number <= LAST_NUMBER
+    if not whole or data[:_CHECK_BYTES] != _check(query, place):
+        raise Malformed(
+            "not a cursor of this query",
+            expected="the cursor of an earlier page, with the same filters, sort and direction as that page",
+        )
+    return position
+
+
+def _check(query: Query, place: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(repr(query).encode() + place)

@@ -1,0 +1,194 @@
+"""The secondary indexes of the embedded catalog: one table, and keys that sort as their values do."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import xxhash
+
+from stat7store.catalog.base import Query
+from stat7store.catalog.codec import pack_number, unpack_number
+from stat7store.errors import Malformed
+from stat7store.record import Entry
+
+NUMERIC_KEY_BYTES = 8
+LAST_NUMBER = (1 << 48) - 1
+"""No record number is as great as this."""
+_DISTINCT_KEY = b"\0"
+_DISTINCT_NUMBER_BYTES = 6
+
+_UNSIGNED = struct.Struct(">Q")
+_FLOAT = struct.Struct(">d")
+_SIGN = 1 << 63
+_ALL = (1 << 64) - 1
+_LEAST, _GREATEST = -(1 << 63), (1 << 63) - 1
+_TEXT_BYTES = 240  # LMDB's keys have at most 511
+_ABOVE_TEXT = b"\xff"  # a byte that UTF-8 never has
+
+Span = tuple[bytes, bytes]
+"""The keys from the first to the second, both included; none, if the first is the greater."""
+
+Row = tuple[bytes, bytes]
+"""A key and a value of a table."""
+
+
+class Position(NamedTuple):
+    """A place in the order of an index: a key, and a record number within it.
+
+    There need be no entry at it.
+    """
+
+    key: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One secondary index: under which keys it has an entry, and which keys a query asks for.
+
+    ``span`` returns None if the query does not restrict this index's values. A span may promise too
+    much (texts can share a key), never too little: the entry itself has the last word.
+
+    Where many files share a key, an LMDB key and its record numbers cost 8 bytes a file. Where hardly
+    any two do, they would cost 26, and more on pages that are not full. So an index whose keys are
+    mostly ``distinct``, of 8 bytes each, puts key and number together under one LMDB key: 14 bytes.
+    """
+
+    name: str
+    keys: Callable[[Entry], Iterable[bytes]]
+    span: Callable[[Query], Span | None]
+    distinct: bool = False
+
+    @property
+    def table(self) -> str:
+        """Name of its table."""
+        return f"by {self.name}"
+
+    def row(self, position: Position) -> Row:
+        """Return what stands in the table for a key and a record number."""
+        key, number = position
+        if self.distinct:
+            return _DISTINCT_KEY, key + number.to_bytes(_DISTINCT_NUMBER_BYTES, "big")
+        return key, pack_number(number)
+
+    def position(self, row: Row) -> Position:
+        """Read what ``row`` returned."""
+        key, value = row
+        if self.distinct:
+            return Position(value[:NUMERIC_KEY_BYTES], int.from_bytes(value[NUMERIC_KEY_BYTES:], "big"))
+        return Position(key, unpack_number(value))
+
+
+ADJACENCY = Index(
+    "adjacency",
+    lambda entry: entry.record.adjacency,
+    lambda query: None if query.adjacency is None else (query.adjacency, query.adjacency),
+)
+
+INDEXES = (
+    Index("realm", lambda entry: (text_key(entry.record.realm),), lambda query: _text(query.realm)),
+    Index("horizon", lambda entry: (text_key(entry.record.horizon),), lambda query: _text(query.horizon)),
+    Index(
+        "lineage",
+        lambda entry: (integer_key(entry.record.lineage),),
+        lambda query: _integers(query.lineage, query.lineage),
+    ),
+    ADJACENCY,
+    Index(
+        "resonance",
+        lambda entry: (float_key(entry.record.resonance),),
+        lambda query: _floats(query.resonance_min, query.resonance_max),
+    ),
+    Index(
+        "velocity",
+        lambda entry: (float_key(entry.record.velocity),),
+        lambda query: _floats(query.velocity_min, query.velocity_max),
+    ),
+    Index(
+        "density",
+        lambda entry: (float_key(entry.record.density),),
+        lambda query: _floats(query.density_min, query.density_max),
+        distinct=True,
+    ),
+    Index(
+        "media_type",
+        lambda entry: (text_key(entry.locator.media_type),),
+        lambda query: _media_types(query.media_type),
+    ),
+    Index("tag", lambda entry: map(text_key, entry.record.tags), lambda query: _text(query.tag)),
+    Index(
+        "stored_at",
+        lambda entry: (integer_key(entry.record.stored_at),),
+        lambda query: _integers(
+            None if query.stored_after is None else query.stored_after + 1,
+            None if query.stored_before is None else query.stored_before - 1,
+        ),
+        distinct=True,
+    ),
+    Index("size", lambda entry: (integer_key(entry.locator.size),), lambda query: None, distinct=True),
+)
+
+EVERYTHING: Span = (b"\0" * NUMERIC_KEY_BYTES, b"\xff" * NUMERIC_KEY_BYTES)
+"""All keys of an index of numbers."""
+
+
+def integer_key(value: int) -> bytes:
+    """Return 8 bytes that sort as the integers do; those beyond 64 bits fall on the nearest end."""
+    return _UNSIGNED.pack(min(max(value, _LEAST), _GREATEST) - _LEAST)
+
+
+def float_key(value: float) -> bytes:
+    """Return 8 bytes that sort as the floats do; −0.0 is 0.0. Raises ``Malformed`` for NaN."""
+    if value != value:  # noqa: PLR0124  NaN alone differs from itself
+        raise Malformed("NaN has no place in an order", expected="a number")
+    bits: int = _UNSIGNED.unpack(_FLOAT.pack(value + 0.0))[0]
+    return _UNSIGNED.pack(bits ^ (_ALL if bits & _SIGN else _SIGN))
+
+
+def text_key(text: str) -> bytes:
+    """Return a key that has the text's first bytes first, and is never empty nor too long for LMDB.
+
+    A long text is cut and its hash appended.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) > _TEXT_BYTES:
+        return data[:_TEXT_BYTES] + xxhash.xxh3_128_digest(data)
+    return data + b"\0"
+
+
+def _text(text: str | None) -> Span | None:
+    return None if text is None else (text_key(text), text_key(text))
+
+
+def _integers(least: int | None, greatest: int | None) -> Span | None:
+    if least is None and greatest is None:
+        return None
+    return (
+        integer_key(_LEAST if least is None else least),
+        integer_key(_GREATEST if greatest is None else greatest),
+    )
+
+
+def _floats(least: float | None, greatest: float | None) -> Span | None:
+    if least is None and greatest is None:
+        return None
+    return (
+        float_key(float("-inf") if least is None else least),
+        float_key(float("inf") if greatest is None else greatest),
+    )
+
+
+def _media_types(media_type: str | None) -> Span | None:
+    family = media_type_family(media_type)
+    if family is None:
+        return _text(media_type)
+    start = family.encode("utf-8", "surrogatepass")[:_TEXT_BYTES]
+    return start, start + _ABOVE_TEXT
+
+
+def media_type_family(media_type: str | None) -> str | None:
+    """Return ``image/`` for ``image/*``, and None for an exact media type."""
+    return media_type[:-1] if media_type is not None and media_type.endswith("/*") else None

@@ -1,0 +1,366 @@
+"""The embedded catalog: LMDB, for all processes of one machine at once, with nothing to run beside it.
+
+Reads see a snapshot and take no lock between processes; the short ones run on the event loop itself,
+each in a transaction of its own that never outlives one step of the loop. Writes of one process
+share transactions (group commit), and those of several processes take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+import lmdb
+
+from stat7store.address import Address
+from stat7store.catalog import codec
+from stat7store.catalog.base import Added, Counters, NewFile, Page, Query
+from stat7store.catalog.changes import Changes
+from stat7store.catalog.indexes import INDEXES
+from stat7store.catalog.scan import find_page
+from stat7store.catalog.tables import (
+    INDEX,
+    META,
+    NUMBERED_TABLES,
+    PLAIN_TABLES,
+    RECORDS,
+    Tables,
+    not_found,
+)
+from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
+from stat7store.record import Entry, FileRecord, Locator
+from storage.base import Location
+from storage.group import GroupCommit
+
+FORMAT = b"1"
+
+T = TypeVar("T")
+_Job = Callable[[Changes], object]
+_FORMAT_KEY = b"format"
+_MAX_READERS = 1024
+_HARDLY_ANY_ROOM = 1 << 20
+
+
+class LmdbCatalog:
+    """A catalog in a folder of a local filesystem; see ``Catalog``.
+
+    Open it once in a process, and after any fork. The memory map grows by itself.
+    """
+
+    def __init__(self, path: Path, map_size: int = 1 << 30, *, scan_limit: int = 20_000) -> None:
+        """Open the catalog in the folder ``path``, or make one.
+
+        ``map_size``: bytes of address space to begin with; it bounds nothing. ``scan_limit``: how
+        many entries one call of ``query`` looks at. Raises ``Unavailable`` if the folder cannot be
+        used, or holds another format.
+        """
+        self._path = path
+        self._scan_limit = scan_limit
+        self._media_types: dict[int, str] = {}
+        # The map may move only while no transaction of this process is under way: every kind of
+        # transaction has its lock, and who moves the map takes all three, in this order.
+        self._writing = threading.Lock()
+        self._querying = threading.Lock()
+        self._reading = threading.Lock()
+        self._map_size = map_size
+        self._open()
+        self._commits: GroupCommit[_Job, object] = GroupCommit(self._commit, name="catalog")
+        # One query at a time: more would only share the interpreter, and keep it from the event loop.
+        self._queries = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog query")
+
+    # The index and metadata stages
+
+    async def lookup(self, address: Address) -> Locator:
+        """See ``Catalog``; about a microsecond, on the event loop."""
+        while True:
+            try:
+                with self._reading, self._environment.begin(self._index) as transaction:
+                    value = transaction.get(address)
+            except lmdb.MapResizedError:
+                await asyncio.to_thread(self._follow)
+                continue
+            except lmdb.Error as error:
+                raise self._unavailable(error) from error
+            if value is None:
+                raise not_found(address)
+            try:
+                return codec.decode_locator(address, value, self._media_types)
+            except codec.UnknownMediaTypeError:
+                return await self._read(lambda tables: tables.locator(address))
+
+    async def record(self, address: Address, locator: Locator) -> FileRecord:
+        """See ``Catalog``; some microseconds, on the event loop."""
+        key = codec.pack_number(locator.number)
+        while True:
+            try:
+                with self._reading, self._environment.begin(self._records) as transaction:
+                    value = transaction.get(key)
+            except lmdb.MapResizedError:
+                await asyncio.to_thread(self._follow)
+                continue
+            except lmdb.Error as error:
+                raise self._unavailable(error) from error
+            if value is None:
+                raise not_found(address)
+            record = codec.decode_record(locator.number, value)
+            if record.address != address:
+                raise Damaged("the index and the records of the catalog disagree", address=str(address))
+            return record
+
+    # Changes
+
+    async def add(self, file: NewFile) -> Added:
+        """See ``Catalog``. Neighbours that are not in the catalog are left out of the adjacency.
+
+        Raises ``Unavailable`` if the location is garbage already, and ``ValueError`` if it is not
+        one of the address.
+        """
+        return await self._change(lambda changes: changes.add(file))
+
+    def add_many(self, files: Sequence[NewFile]) -> list[Added]:
+        """Add files in one transaction: all of them or, when one is refused, none. Blocks.
+
+        It is fastest for tens of thousands at a time, in the order of their addresses.
+        """
+        return self._commit_alone(lambda changes: [changes.add(file) for file in files])
+
+    async def update(
+        self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None = None
+    ) -> Entry:
+        """See ``Catalog``. ``change`` runs in the writer's thread."""
+        return await self._change(lambda changes: changes.update(address, change, revision))
+
+    async def remove(self, address: Address) -> None:
+        """See ``Catalog``."""
+        await self._change(lambda changes: changes.remove(address))
+
+    async def mark_damaged(self, address: Address, location: Location) -> None:
+        """See ``Catalog``."""
+        await self._change(lambda changes: changes.mark_damaged(address, location))
+
+    async def forget_garbage(self, locations: Sequence[Location]) -> None:
+        """See ``Catalog``."""
+        await self._change(lambda changes: changes.forget_garbage(locations))
+
+    async def discard(self, location: Location) -> bool:
+        """See ``Catalog``."""
+        return await self._change(lambda changes: changes.discard(location))
+
+    def rebuild_indexes(self) -> None:
+        """Make the secondary indexes and the totals anew from the index and the records. Blocks.
+
+        Raises ``Damaged`` for the first value that cannot be trusted; nothing is changed then.
+        """
+        self._commit_alone(lambda changes: changes.rebuild())
+
+    # Other reads
+
+    async def present(self, addresses: Sequence[Address]) -> set[Address]:
+        """See ``Catalog``."""
+        return await self._read(lambda tables: set(filter(tables.knows, addresses)))
+
+    async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
+        """See ``Catalog``; in a thread of its own. ``limit`` is 1 or more, or ``Malformed`` is raised."""
+        find = partial(find_page, query=query, limit=limit, cursor=cursor, scan_limit=self._scan_limit)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await loop.run_in_executor(self._queries, self._read_once, self._querying, find)
+            except lmdb.MapResizedError:
+                await asyncio.to_thread(self._follow)
+
+    async def counters(self) -> Counters:
+        """See ``Catalog``."""
+        return await self._read(Tables.counters)
+
+    async def garbage(self, limit: int) -> list[Location]:
+        """See ``Catalog``."""
+        return await self._read(lambda tables: tables.garbage(limit))
+
+    # Housekeeping
+
+    async def maintain(self) -> None:
+        """Clear the read transactions of dead processes: what they pin makes the file grow."""
+        await asyncio.to_thread(self._clear_dead_readers)
+
+    async def check(self) -> None:
+        """See ``Catalog``."""
+        try:
+            await self.counters()
+        except Damaged as error:
+            raise Unavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Finish the writes and queries that were begun, then close the folder."""
+        await self._commits.close()
+        await asyncio.to_thread(self._queries.shutdown)
+        with self._writing, self._querying, self._reading:
+            self._environment.close()
+
+    # Reading
+
+    async def _read(self, read: Callable[[Tables], T]) -> T:
+        while True:
+            try:
+                return self._read_once(self._reading, read)
+            except lmdb.MapResizedError:
+                await asyncio.to_thread(self._follow)
+
+    def _read_once(self, lock: threading.Lock, read: Callable[[Tables], T]) -> T:
+        try:
+            with lock, self._environment.begin() as transaction:
+                return read(Tables(partial(self._cursor, transaction), self._media_types))
+        except lmdb.MapResizedError:
+            raise
+        except lmdb.Error as error:
+            raise self._unavailable(error) from error
+
+    def _cursor(self, transaction: lmdb.Transaction[bytes], table: str) -> lmdb.Cursor[bytes]:
+        return transaction.cursor(self._databases[table])
+
+    # Writing
+
+    async def _change(self, change: Callable[[Changes], T]) -> T:
+        return cast("T", await self._commits.do(change))
+
+    def _commit_alone(self, change: Callable[[Changes], T]) -> T:
+        (outcome,) = self._commit([change])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return cast("T", outcome)
+
+    def _commit(self, jobs: Sequence[_Job]) -> list[object]:
+        with self._writing:
+            try:
+                return self._transact(jobs)
+            except _HalfDone as half:
+                if len(jobs) == 1:
+                    return [half.__cause__]
+                # whoever it was, the others must not suffer: each by itself
+        return [outcome for job in jobs for outcome in self._commit([job])]
+
+    def _transact(self, jobs: Sequence[_Job]) -> list[object]:
+        try:
+            while True:
+                try:
+                    return self._try(jobs)
+                except lmdb.MapFullError:
+                    self._move_map(2 * self._environment.info()["map_size"])
+                except lmdb.MapResizedError:
+                    self._move_map(0)
+        except lmdb.Error as error:
+            refusal = self._unavailable(error)
+            refusal.__cause__ = error
+            self._reopen()
+            return [refusal] * len(jobs)
+
+    def _try(self, jobs: Sequence[_Job]) -> list[object]:
+        with self._environment.begin(write=True) as transaction:
+            changes = Changes(partial(self._cursor, transaction), partial(self._clear, transaction))
+            outcomes = [_outcome(job, changes) for job in jobs]
+            try:
+                changes.finish()
+            except Stat7Error as error:
+                raise _HalfDone from error
+        return outcomes
+
+    def _clear(self, transaction: lmdb.Transaction[bytes], table: str) -> None:
+        transaction.drop(self._databases[table], delete=False)
+
+    # The environment
+
+    def _open(self) -> None:
+        try:
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            self._environment = lmdb.open(
+                str(self._path),
+                map_size=self._map_size,
+                max_dbs=len(PLAIN_TABLES) + len(NUMBERED_TABLES) + len(INDEXES),
+                max_readers=_MAX_READERS,
+                mode=0o600,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise Unavailable(f"the catalog in {self._path} cannot be opened: {error}") from error
+        try:
+            self._open_tables()
+        except BaseException as error:
+            self._environment.close()
+            if isinstance(error, lmdb.Error):
+                raise self._unavailable(error) from error
+            raise
+
+    def _open_tables(self) -> None:
+        environment = self._environment
+        with environment.begin(write=True) as transaction:
+            open_table = partial(environment.open_db, txn=transaction)
+            meta = open_table(META.encode())
+            found = transaction.get(_FORMAT_KEY, db=meta)
+            if found is None:
+                transaction.put(_FORMAT_KEY, FORMAT, db=meta)
+            elif found != FORMAT:
+                raise Unavailable(
+                    f"the catalog in {self._path} is of format {found.decode(errors='replace')}; "
+                    f"this version reads format {FORMAT.decode()}"
+                )
+            self._databases = {name: open_table(name.encode()) for name in PLAIN_TABLES}
+            self._databases |= {name: open_table(name.encode(), integerkey=True) for name in NUMBERED_TABLES}
+            for index in INDEXES:
+                self._databases[index.table] = open_table(
+                    index.table.encode(), dupsort=True, dupfixed=True, integerdup=not index.distinct
+                )
+        self._index = self._databases[INDEX]
+        self._records = self._databases[RECORDS]
+
+    def _reopen(self) -> None:
+        # Whether a commit that raised is on disk cannot be known from memory, and LMDB may refuse
+        # every write after it. Nobody was told that it succeeded; what there is shows now.
+        with self._querying, self._reading, contextlib.suppress(Unavailable):  # the next write tries again
+            self._environment.close()
+            self._open()
+
+    def _follow(self) -> None:
+        with self._writing:
+            self._move_map(0)
+
+    def _move_map(self, map_size: int) -> None:
+        """Make the map this large; 0: as large as another process has made it. Needs ``_writing``."""
+        with self._querying, self._reading:
+            self._environment.set_mapsize(map_size)
+
+    def _clear_dead_readers(self) -> None:
+        try:
+            with self._querying:  # a writer may have to wait for another process, and this must not
+                self._environment.reader_check()
+        except lmdb.Error as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: lmdb.Error) -> Unavailable:
+        full = error.code in (errno.ENOSPC, errno.EDQUOT)
+        # LMDB reports a write that the full disk cut short as any other that failed
+        if full or (error.code == errno.EIO and shutil.disk_usage(self._path).free < _HARDLY_ANY_ROOM):
+            return NoSpace(f"no room left for the catalog in {self._path}")
+        return Unavailable(f"the catalog in {self._path} cannot do this now: {error}")
+
+
+class _HalfDone(Exception):
+    """An operation failed after its first change; its cause says why."""
+
+
+def _outcome(job: _Job, changes: Changes) -> object:
+    before = changes.count
+    try:
+        return job(changes)
+    except lmdb.Error:
+        raise
+    except Exception as error:
+        if changes.count != before:
+            raise _HalfDone from error
+        return error
