@@ -67,7 +67,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     try:
         blobs = FilesystemBlobs(settings.data / "blobs")
         try:
-            yield Store(catalog, blobs, accepted=settings.accept, max_size=settings.max_upload_size)
+            yield Store(catalog, blobs, accepted=settings.accept, max_size=int(settings.max_upload_size))
         finally:
             await blobs.close()
     finally:

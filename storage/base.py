@@ -121,6 +121,10 @@ class Reader(Protocol):
 class LocalFile(Protocol):
     """A reader whose bytes lie in a local file, and so can be sent without copying them."""
 
+    @property
+    def source(self) -> str:
+        """See ``Reader``."""
+
     def fileno(self) -> int:
         """Return the file descriptor; it belongs to the reader. Offsets in it are those of the blob."""
 

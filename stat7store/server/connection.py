@@ -2,7 +2,8 @@
 
 - Each request is stamped with the time its last header byte was read (the start of *queue*).
 - The write buffer limit is 0 and TCP_NOTSENT_LOWAT is set, so that bytes accepted have nearly left.
-- A client that ends its stream in the middle of a body still gets an answer.
+- A stop lets uploads in flight finish as well as downloads.
+- A client that ends its side, even in the middle of a body, still gets its answer.
 - What aiohttp refuses by itself (malformed HTTP) becomes a problem document too.
 """
 
@@ -22,6 +23,7 @@ from stat7store.server.problems import problem, problem_of_bug
 from stat7store.timing import now_ns
 
 NOT_SENT_LOWAT_BYTES = 128 * 1024
+_CUT_OFF_S = 0.5  # for a handler that did not end in time to take notice of being cancelled
 ARRIVED = web.RequestKey("arrived", int)
 
 
@@ -48,19 +50,39 @@ class Connection(RequestHandler):
         """Parse what came in; whatever requests are complete now have arrived now."""
         arrived = now_ns()
         before = len(self._messages)
-        super().data_received(data)
+        if self._close and self.newest_body is not None and not self.newest_body.is_eof():
+            self._close = False  # aiohttp would drop what is still to come of a body it waits for
+            super().data_received(data)
+            self._close = True
+        else:
+            super().data_received(data)
         for _ in range(len(self._messages) - before):
             self.arrivals.append(arrived)
             self.newest_body = self._messages[-1][1]
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature; aiohttp narrows it
-        """Answer a body that was cut short, rather than hang up on a client that still listens."""
-        if self.newest_body is None or self.newest_body.is_eof():
+        """Answer what is still to be answered, rather than hang up on a client that only ended its side."""
+        body = self.newest_body
+        is_idle = body is None or (self._waiter is not None and not self._waiter.done())
+        if is_idle:
             return False
-        self.newest_body.feed_eof()
-        self.newest_body.set_exception(Malformed("the body ended before its announced length"))
+        if body is not None and not body.is_eof():
+            body.feed_eof()
+            body.set_exception(Malformed("the body ended before its announced length"))
         self.close()
         return True
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """Let the request in progress end, its body still coming in; then close."""
+        self.close()
+        if self._request_in_progress:
+            self._handler_waiter = self._loop.create_future()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._handler_waiter
+            except TimeoutError:
+                self._handler_waiter = None
+        await super().shutdown(_CUT_OFF_S)
 
     def handle_error(
         self,

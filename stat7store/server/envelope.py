@@ -57,6 +57,8 @@ async def _answer(node: Node, request: web.Request, handler: Handler) -> web.Str
     except Exception as error:
         node.log.exception("unexpected error", request_id=request[REQUEST_ID], path=request.path, exc_info=error)
         response = problem_of_bug()
+    if response.status >= 500:
+        node.board.count("errors")
     if request.writer.output_size:  # the head is out: only a broken connection can still tell of the error
         if request.transport is not None:
             request.transport.abort()

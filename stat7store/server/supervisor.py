@@ -218,11 +218,15 @@ def _checked_host(settings: Settings) -> tuple[socket.AddressFamily, str]:
 
 def _reserve(host: tuple[socket.AddressFamily, str], port: int) -> socket.socket:
     """Bind the port without listening: it stays the node's own while workers come and go."""
-    reserved = _bindable(host[0])
     try:
+        with socket.socket(host[0], socket.SOCK_STREAM) as probe:
+            # SO_REUSEPORT would let two servers share a port, each with a part of the requests
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host[1], port))
+            port = probe.getsockname()[1]
+        reserved = _bindable(host[0])
         reserved.bind((host[1], port))
     except OSError as error:
-        reserved.close()
         raise Unavailable(
             f"cannot listen on {host[1]} port {port}: {error.strerror}; name another port with --port"
         ) from error

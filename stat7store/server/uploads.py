@@ -55,7 +55,8 @@ async def _store_form(request: web.Request) -> web.Response:
     async with AsyncExitStack() as stack:
         uploads: list[Upload] = []
         async for part in _parts(request):
-            upload = await stack.enter_async_context(node.store.upload(_named(part.filename or "")))
+            name = filename_of(part.headers.get("Content-Disposition"))
+            upload = await stack.enter_async_context(node.store.upload(_named(name)))
             uploads.append(upload)
             await _spool(request, part, upload, number=len(uploads))
         if not uploads:
@@ -76,7 +77,7 @@ async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader]:
             return
         if not isinstance(part, BodyPartReader):
             raise Malformed("a part of the form is itself multipart", expected="parts with a filename")
-        if part.filename is not None:
+        if part.filename:  # a browser sends an empty name for a field in which no file was chosen
             yield part
     raise TooLarge(f"the form has more than {max_parts} parts; send the files in several requests", max_parts=max_parts)
 
@@ -127,6 +128,8 @@ def _well_formed() -> Iterator[None]:
 
 
 def _answer(request: web.Request, added: Sequence[Added]) -> web.Response:
+    for _ in added:
+        request.app[NODE].board.count("uploads")
     status = 201 if any(file.created for file in added) else 200
     if len(added) > 1:
         return json_response({"files": [file_json(file.entry, file.created) for file in added]}, status)

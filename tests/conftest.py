@@ -1,0 +1,39 @@
+"""Fixtures that tests of every package share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import RunningServer
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--soak``: the long forms, at their full numbers."""
+    parser.addoption("--soak", action="store_true", help="run the long forms of the tests, at their full numbers")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether to run at full numbers."""
+    return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real photographs and clips (``make samples``)."""
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "fetch_samples.py")], check=True, stdout=subprocess.DEVNULL)
+    return ROOT / ".cache" / "samples"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real server with two workers, shared by the tests of one module."""
+    with RunningServer(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running

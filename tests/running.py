@@ -1,0 +1,128 @@
+"""Running servers for tests: the real command in processes of its own, and one in this process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Self
+
+import psutil
+
+from stat7store.server.board import Board, BoardMemory
+from stat7store.server.log import make_log
+from stat7store.server.node import Node
+from stat7store.server.worker import access_of, serving
+from stat7store.settings import Settings
+from stat7store.store import Store
+
+START_TIMEOUT_S = 60.0
+
+
+class RunningServer:
+    """``stat7store serve`` on a free port; start, stop and kill it as often as a test likes."""
+
+    def __init__(self, data: Path, *flags: str, workers: int = 2) -> None:
+        self.data = data
+        self.url = ""
+        self._flags = [f"--workers={workers}", "--port=0", *flags]
+        self._log_path = data.with_name(f"{data.name}.log")
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> psutil.Process:
+        """The supervisor."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor, its workers and its janitor."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    @property
+    def log(self) -> str:
+        """What all runs so far wrote to standard error."""
+        return self._log_path.read_text()
+
+    def start(self) -> RunningServer:
+        """Start it and wait until it says where it serves."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STAT7_")}
+        with self._log_path.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stat7store", "serve", "--data", str(self.data), *self._flags],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
+        assert self._process.stdout is not None
+        self.url = self._announced(self._process.stdout)
+        port = self.url.rpartition(":")[2]
+        self._flags = [f"--port={port}" if flag.startswith("--port=") else flag for flag in self._flags]
+        return self
+
+    def _announced(self, output: IO[str]) -> str:
+        line = output.readline()
+        found = re.search(r"http://\S+?(?=/ )", line)
+        if found is None:
+            raise AssertionError(f"the server did not start: {line!r}\n{self.log}")
+        return found[0]
+
+    def stop(self) -> int:
+        """Stop it gracefully; return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(START_TIMEOUT_S)
+        self._process.stdout.close()  # type: ignore[union-attr]  # made with a pipe
+        self._process = None
+        return code
+
+    def kill(self) -> None:
+        """Kill all its processes at once, as a power cut would."""
+        if self._process is None:
+            return
+        doomed = self.processes
+        for process in doomed:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._process.wait()
+        psutil.wait_procs(doomed, START_TIMEOUT_S)
+        self._process.stdout.close()  # type: ignore[union-attr]
+        self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.stop()
+
+
+@asynccontextmanager
+async def serving_here(store: Store, settings: Settings) -> AsyncIterator[tuple[str, Board]]:
+    """Serve a store in this process, so that a test may have wrapped its parts; yields URL and board."""
+    board = Board(BoardMemory())
+    node = Node(settings, store, board, access_of(settings), make_log(settings))
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        async with serving(node, listener):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", board
+
+
+def wait_until(condition: object, timeout_s: float = 30.0) -> None:
+    """Wait until a callable returns something true; fail after the time-out."""
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
