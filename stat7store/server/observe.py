@@ -58,9 +58,7 @@ async def stats(request: web.Request) -> web.Response:
         {
             "files": counters.files,
             "bytes": counters.bytes,
-            "by_realm": {
-                realm: {"files": files, "bytes": size} for realm, (files, size) in counters.by_realm.items()
-            },
+            "by_realm": {realm: {"files": files, "bytes": size} for realm, (files, size) in counters.by_realm.items()},
             "garbage": counters.garbage,
             "backend": node.store.backend,
             "workers": summary["workers"],

@@ -326,7 +326,9 @@ async def test_too_many_parts_are_refused(server: RunningServer, client: aiohttp
     form = form_of([(f"{number}.png", data) for number in range(5000)])
     async with (
         Untouched(server, client),
-        client.post("/v1/files", data=io.BytesIO(form), headers={"Content-Type": "multipart/form-data; boundary=b"}) as response,
+        client.post(
+            "/v1/files", data=io.BytesIO(form), headers={"Content-Type": "multipart/form-data; boundary=b"}
+        ) as response,
     ):
         assert (await problem(response, 413, "too-large"))["max_parts"] == 256
 
