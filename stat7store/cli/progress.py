@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +18,7 @@ class Progress:
         """``total`` is in bytes, 0 where it is not known."""
         shown = Console(stderr=True)
         self._progress = progress.Progress(
-            progress.TextColumn("{task.description}", table_column=None),
+            progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=None),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),
@@ -25,9 +27,11 @@ class Progress:
             transient=True,
             disable=hidden or not shown.is_terminal,
             expand=True,
+            # or what is printed meanwhile would go to standard error
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._progress.add_task("", total=total or None)
-        self._done = 0
         self._of_file = 0
 
     def __enter__(self) -> Self:
@@ -38,6 +42,13 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the line away while something else is printed."""
+        self._progress.stop()
+        yield
+        self._progress.start()
 
     def begin(self, name: str) -> None:
         """Name what is transferred now."""

@@ -58,10 +58,12 @@ async def _put(files: Sequence[str], name: str | None, as_json: bool, server: st
                     stored = await _put_one(client, file, name, progress)
                 except (Stat7Error, OSError) as error:
                     progress.skip(size)
-                    report(error, subject=file)
+                    with progress.aside():
+                        report(error, subject=file)
                     refused += 1
                 else:
-                    _print(stored, file, as_json)
+                    with progress.aside():
+                        _print(stored, file, as_json)
     if len(files) > 1 and refused:
         report(Stat7Error(f"{refused} of {len(files)} files were not stored"))
     return 1 if refused else 0
