@@ -4,7 +4,8 @@ A block of ``sh`` directly after the comment ``<!-- run -->`` is run by the test
 the file are one script, in order, so that a later one may use what an earlier one stored. It runs
 under ``bash -euo pipefail`` in a folder of its own that has ``.venv``, ``.cache`` and ``scripts`` as
 a checkout has, ``.venv/bin`` first on the path, and a server running; the port 7377 in the text is
-replaced by that server's.
+replaced by that server's. An HTTP error makes curl fail, so an example that is to show one says
+``|| true``.
 """
 
 from __future__ import annotations

@@ -123,6 +123,7 @@ def test_what_the_readme_shows_works(readme: Readme, tmp_path: Path) -> None:
     assert readme.script
     home = tmp_path / "home"
     home.mkdir()
+    (home / ".curlrc").write_text("fail-with-body\n")  # an error that the server answers is a failure here
     for name in (".venv", ".cache", "scripts"):
         (home / name).symlink_to(ROOT / name)
     with RunningServer(tmp_path / "data") as server:
