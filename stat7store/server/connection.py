@@ -67,8 +67,9 @@ class Connection(RequestHandler):
         if is_idle:
             return False
         if body is not None and not body.is_eof():
-            body.feed_eof()
+            # in this order: the end alone would wake a handler that waits, and pass for the end of the body
             body.set_exception(Malformed("the body ended before its announced length"))
+            body.feed_eof()
         self.close()
         return True
 
