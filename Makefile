@@ -22,7 +22,7 @@ serve: $(RUN) ## Run the server on ./stat7-data and print the page's address
 	@exec .venv/bin/stat7store serve $(ARGS)
 
 test: $(DEV) system samples check ## Install all that is needed and run every check and test
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 check: $(DEV) ## Check format, lint, types and layers
 	.venv/bin/ruff format --check
@@ -31,7 +31,7 @@ check: $(DEV) ## Check format, lint, types and layers
 	.venv/bin/lint-imports
 
 soak: $(DEV) system samples ## Run the long forms of the tests
-	.venv/bin/pytest --soak $(ARGS)
+	.venv/bin/pytest --soak --timeout=7200 $(ARGS)
 
 format: $(DEV) ## Format the code and mend what lint can mend
 	.venv/bin/ruff check --fix
