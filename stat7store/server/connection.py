@@ -30,11 +30,12 @@ ARRIVED = web.RequestKey("arrived", int)
 class Connection(RequestHandler):
     """aiohttp's request handler with arrival times; made by ``ConnectionServer`` only."""
 
-    __slots__ = ("arrivals", "newest_body")
+    __slots__ = ("arrivals", "ended", "newest_body")
 
     def __init__(self, manager: web.Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self.arrivals: deque[int] = deque()
+        self.ended = False
         self.newest_body: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -70,8 +71,14 @@ class Connection(RequestHandler):
             # in this order: the end alone would wake a handler that waits, and pass for the end of the body
             body.set_exception(Malformed("the body ended before its announced length"))
             body.feed_eof()
-        self.close()
+        self.ended = True
+        self.close_after_last()
         return True
+
+    def close_after_last(self) -> None:
+        """Close after the request now being answered if the client ended its side and no other waits."""
+        if self.ended and not self._messages:
+            self.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """Let the request in progress end, its body still coming in; then close."""
@@ -117,6 +124,7 @@ class ConnectionServer(web.Server):
         def make_stamped_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
             request = make_request(message, payload, protocol, writer, task)
             request[ARRIVED] = protocol.arrivals.popleft() if protocol.arrivals else 0
+            protocol.close_after_last()
             return request
 
         self.request_factory = make_stamped_request
