@@ -6,7 +6,7 @@ import asyncio
 import io
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.opening import prepare
 from stat7store.server.board import Board
+from stat7store.server.retrieval import WINDOW_BYTES
 from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import STAGES, Timing
@@ -29,6 +30,16 @@ from tests.running import serving_here
 DELAY_MS = 20.0
 ROUNDS = 15
 ATTEMPTS = 4  # other load on the machine may spoil one; a stage charged wrongly spoils them all
+
+
+async def in_some_attempt(check: Callable[[], Awaitable[None]]) -> None:
+    """Run a check of durations until it holds, at most ``ATTEMPTS`` times."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await check()
+        except AssertionError:
+            continue
+    return await check()
 
 
 class Delays:
@@ -121,10 +132,14 @@ class Rig:
             assert response.status == 201
             return str((await response.json())["address"])
 
+    def new_name(self) -> str:
+        """Return a request id that was not used yet."""
+        self._count += 1
+        return f"request-{self._count}"
+
     async def get(self, address: str, method: str = "GET", **headers: str) -> tuple[Timing, float, int]:
         """Fetch a file; return the server's record of it, the milliseconds the client saw, and the status."""
-        self._count += 1
-        headers["X-Request-ID"] = f"request-{self._count}"
+        headers["X-Request-ID"] = self.new_name()
         begun = time.perf_counter()
         async with self.client.request(method, f"{self.url}/v1/files/{address}", headers=headers) as response:
             await response.read()
@@ -171,16 +186,17 @@ async def test_a_delay_is_charged_to_its_own_stage(
     chunks = 1
     if stage == "disk" and name == "astronaut.png" and rig.backend == "memory":
         chunks = 4  # 791,555 bytes, 256 KiB at a time
-    for _ in range(ATTEMPTS):
+
+    async def check() -> None:
         setattr(rig.delays, delayed, 0.0)
         before = await rig.medians(address)
         setattr(rig.delays, delayed, DELAY_MS)
         after = await rig.medians(address)
         moved = {other: after[other] - before[other] for other in STAGES}
-        own = moved.pop(stage)
-        if own == pytest.approx(chunks * DELAY_MS, rel=0.1) and all(abs(change) < 1.0 for change in moved.values()):
-            return
-    raise AssertionError(f"{stage} moved by {own} ms, the others by {moved}, in the last of {ATTEMPTS} attempts")
+        assert moved.pop(stage) == pytest.approx(chunks * DELAY_MS, rel=0.1)
+        assert all(abs(change) < 1.0 for change in moved.values()), moved
+
+    await in_some_attempt(check)
 
 
 async def test_a_slow_client_is_charged_to_the_network(rig: Rig, tmp_path: Path) -> None:
@@ -188,23 +204,29 @@ async def test_a_slow_client_is_charged_to_the_network(rig: Rig, tmp_path: Path)
     size = 4_000_000
     large_mp4(tmp_path / "clip.mp4", size)
     address = await rig.upload(tmp_path / "clip.mp4")
-    before, _, _ = await rig.get(address)
-    seconds = await asyncio.to_thread(_read_slowly, rig.url, address, 1_000_000)
-    after = await rig.timing("slow")
-    assert after.network_ms == pytest.approx(seconds * 1000, rel=0.1)
-    for stage in ("queue", "index", "metadata"):
-        assert abs(getattr(after, f"{stage}_ms") - getattr(before, f"{stage}_ms")) < 1.0
-    assert after.disk_ms - before.disk_ms < 5.0  # a few windows, each warmed in turn
+
+    async def check() -> None:
+        before, _, _ = await rig.get(address)
+        name = rig.new_name()
+        seconds = await asyncio.to_thread(_read_slowly, rig.url, address, name, 1_000_000)
+        after = await rig.timing(name)
+        assert after.network_ms == pytest.approx(seconds * 1000, rel=0.1)
+        for stage in ("queue", "index", "metadata"):
+            assert abs(getattr(after, f"{stage}_ms") - getattr(before, f"{stage}_ms")) < 1.0
+        windows = 1 if rig.backend == "memory" else size // WINDOW_BYTES + 1  # each may take a moment
+        assert after.disk_ms - before.disk_ms < 1.0 * max(windows, 2)
+
+    await in_some_attempt(check)
 
 
-def _read_slowly(url: str, address: str, rate: int) -> float:
+def _read_slowly(url: str, address: str, name: str, rate: int) -> float:
     """Read a whole file at ``rate`` bytes a second through a small window; return the seconds it took."""
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
         raw.connect(("127.0.0.1", int(url.rpartition(":")[2])))
         raw.sendall(
             f"GET /v1/files/{address} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            "X-Request-ID: slow\r\n\r\n".encode()
+            f"X-Request-ID: {name}\r\n\r\n".encode()
         )
         begun = time.perf_counter()
         taken = 0
@@ -219,13 +241,17 @@ async def test_the_stages_agree_with_the_client(rig: Rig, samples: Path, name: s
     """The stages never exceed the total, the total never what the client saw, and with a delay in each they agree."""
     address = await rig.upload(samples / name)
     rig.delays.lookup_ms = rig.delays.record_ms = rig.delays.read_ms = DELAY_MS
-    unexplained = []
-    for _ in range(ROUNDS):
-        timing, seen_ms, _ = await rig.get(address)
-        stages = sum(getattr(timing, f"{stage}_ms") for stage in STAGES)
-        assert stages <= timing.total_ms <= seen_ms
-        unexplained.append(seen_ms - stages)
-    assert median(unexplained) < 0.15 * 3 * DELAY_MS
+
+    async def check() -> None:
+        unexplained = []
+        for _ in range(ROUNDS):
+            timing, seen_ms, _ = await rig.get(address)
+            stages = sum(getattr(timing, f"{stage}_ms") for stage in STAGES)
+            assert stages <= timing.total_ms <= seen_ms
+            unexplained.append(seen_ms - stages)
+        assert median(unexplained) < 0.1 * 3 * DELAY_MS
+
+    await in_some_attempt(check)
 
 
 @pytest.mark.parametrize(
