@@ -132,9 +132,12 @@ install_dev() {
 
 install_system() {
     local pair missing=()
+    PATH="$PATH:/usr/sbin:/sbin"
     for pair in nginx:nginx-light chromium:chromium strace:strace curl:curl; do
-        if ! PATH="$PATH:/usr/sbin" command -v "${pair%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
+        if ! command -v "${pair%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
     done
+    # Playwright's own Node.js is linked against it.
+    if ! ldconfig -p | grep -q 'libatomic\.so\.1 '; then missing+=(libatomic1); fi
     if [ ${#missing[@]} -gt 0 ]; then install_debian "${missing[@]}"; fi
 }
 
