@@ -16,11 +16,15 @@ def make_log(settings: Settings, **facts: object) -> Log:
     """Return a log that writes ``facts`` on every line, in the form the settings ask for."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     form: list[structlog.typing.Processor] = (
-        [structlog.processors.TimeStamper("%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
+        [
+            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if console
         else [
             structlog.processors.TimeStamper("iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # without local variables: they hold other people's bytes, and fill pages
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ]
     )
