@@ -106,7 +106,10 @@ class Catalog(Protocol):
 
         Address unknown: the file is added. Known at ``file.replaces``: the entry is pointed at the
         new location (its damage mark goes), and the old location becomes garbage. Known at any
-        other location: the entry stays and the new location becomes garbage.
+        other location: the entry stays and the new location becomes garbage. Added at the very
+        same location, it stays as it is. Neighbours that are not in the catalog are left out of the
+        adjacency. Raises ``Unavailable`` if the location is garbage already, and ``ValueError`` if
+        its name is not the address.
         """
 
     async def update(
@@ -131,7 +134,10 @@ class Catalog(Protocol):
         """Return those that are in the catalog."""
 
     async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
-        """Return the next page, of at most ``limit`` entries. Raises ``Malformed`` for a bad cursor."""
+        """Return the next page, of at most ``limit`` entries.
+
+        Raises ``Malformed`` for a cursor of another query, a limit below 1, an unknown sort or NaN.
+        """
 
     async def counters(self) -> Counters:
         """Return the totals."""

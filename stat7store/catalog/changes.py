@@ -47,7 +47,7 @@ class Changes(Tables):
         self._appended: list[Entry] = []
 
     def add(self, file: NewFile) -> Added:
-        """See ``Catalog.add``. Raises ``Unavailable`` for a location that is garbage already."""
+        """See ``Catalog.add``."""
         address = file.record.address
         codec.location_token(address, file.location)
         try:

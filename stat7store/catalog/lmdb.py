@@ -118,11 +118,7 @@ class LmdbCatalog:
     # Changes
 
     async def add(self, file: NewFile) -> Added:
-        """See ``Catalog``. Neighbours that are not in the catalog are left out of the adjacency.
-
-        Raises ``Unavailable`` if the location is garbage already, and ``ValueError`` if it is not
-        one of the address.
-        """
+        """See ``Catalog``."""
         return await self._change(lambda changes: changes.add(file))
 
     def add_many(self, files: Sequence[NewFile]) -> list[Added]:
@@ -168,7 +164,7 @@ class LmdbCatalog:
         return await self._read(lambda tables: set(filter(tables.knows, addresses)))
 
     async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
-        """See ``Catalog``; in a thread of its own. ``limit`` is 1 or more, or ``Malformed`` is raised."""
+        """See ``Catalog``; in a thread of its own."""
         find = partial(find_page, query=query, limit=limit, cursor=cursor, scan_limit=self._scan_limit)
         loop = asyncio.get_running_loop()
         while True:
@@ -278,24 +274,26 @@ class LmdbCatalog:
     # The environment
 
     def _open(self) -> None:
-        try:
-            self._path.mkdir(mode=0o700, exist_ok=True)
-            self._environment = lmdb.open(
-                str(self._path),
-                map_size=self._map_size,
-                max_dbs=len(PLAIN_TABLES) + len(NUMBERED_TABLES) + len(INDEXES),
-                max_readers=_MAX_READERS,
-                mode=0o600,
-            )
-        except (lmdb.Error, OSError) as error:
-            raise Unavailable(f"the catalog in {self._path} cannot be opened: {error}") from error
-        try:
-            self._open_tables()
-        except BaseException as error:
-            self._environment.close()
-            if isinstance(error, lmdb.Error):
-                raise self._unavailable(error) from error
-            raise
+        while True:
+            try:
+                self._path.mkdir(mode=0o700, exist_ok=True)
+                self._environment = lmdb.open(
+                    str(self._path),
+                    map_size=self._map_size,
+                    max_dbs=len(PLAIN_TABLES) + len(NUMBERED_TABLES) + len(INDEXES),
+                    max_readers=_MAX_READERS,
+                    mode=0o600,
+                )
+                try:
+                    self._open_tables()
+                except BaseException:
+                    self._environment.close()
+                    raise
+            except lmdb.MapResizedError:
+                continue  # another process has just grown the map: the file says how large it is now
+            except (lmdb.Error, OSError) as error:
+                raise Unavailable(f"the catalog in {self._path} cannot be opened: {error}") from error
+            return
 
     def _open_tables(self) -> None:
         environment = self._environment
