@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +21,11 @@ from stat7store.client.connection import Connection
 from stat7store.client.ranges import ByteRange
 from stat7store.client.sending import Progress, Sending, Source, filename_of
 from stat7store.client.target import complete_or_absent
-from stat7store.errors import DigestMismatch, NotFound, Unavailable
+from stat7store.errors import DigestMismatch, Unavailable
 from stat7store.timing import Timing
 
 MOST_ADDRESSES = 1000
 MOST_PER_PAGE = 1000
-_TIMING_TRIES = 10
-_TIMING_PAUSE_S = 0.02
 
 
 class Filters(TypedDict, total=False):
@@ -285,19 +282,10 @@ class Client:
     async def timing(self, request_id: str) -> Timing:
         """Return the server's record of one retrieval, stage by stage. Raises ``NotFound``.
 
-        The record is complete a moment after the last byte is; so much is waited for it.
-
-            fetched = await client.get(address)
-            timing = await client.timing(fetched.retrieval.request_id)
-            print(timing.index_ms, timing.metadata_ms, timing.disk_ms, timing.network_ms)
+        fetched = await client.get(address)
+        timing = await client.timing(fetched.retrieval.request_id)
+        print(timing.index_ms, timing.metadata_ms, timing.disk_ms, timing.network_ms)
         """
-        for _ in range(_TIMING_TRIES - 1):
-            with suppress(NotFound):
-                return await self._timing(request_id)
-            await asyncio.sleep(_TIMING_PAUSE_S)
-        return await self._timing(request_id)
-
-    async def _timing(self, request_id: str) -> Timing:
         return decoded(await self._connection.call("GET", f"/v1/timings/{quote(request_id, safe='')}"), Timing)
 
     async def timings(self, limit: int = 100, *, slowest: bool = False) -> list[Timing]:
