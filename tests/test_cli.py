@@ -310,8 +310,9 @@ def test_ls_has_every_filter(run: Command, flags: tuple[str, ...]) -> None:
 
 def test_ls_shows_whole_addresses(run: Command) -> None:
     """In wide and narrow terminals and in pipes, a listed address can be copied whole."""
-    address, _ = stored(run, 16)
-    for width in (40, 80, 120):
+    path = photo(16, f"{'long name ' * 9}.jpg")
+    address = run("put", path, "--json").json[0]["address"]
+    for width in (40, 80, 120, 131, 132, 200):
         shown = Console(width=width, file=io.StringIO(), force_terminal=True, highlight=False)
         from stat7store.client.answers import StoredFile, decoded
 

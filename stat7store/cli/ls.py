@@ -88,23 +88,25 @@ def ls(
 
 
 async def _ls(filters: Filters, limit: int | None, as_json: bool, server: str) -> None:
-    shown = show.console()
-    waiting: list[StoredFile] = []
+    found: list[StoredFile] = []
     count = 0
+    is_cut = False
     async with connect(server) as client:
         # one more than wanted tells whether there are more
         async for file in client.files(limit=None if limit is None else limit + 1, **filters):
             if count == limit:
-                show.console(stderr=True).print(f"… and more; --all shows all, --limit {limit * 10} more", style="dim")
+                is_cut = True
                 break
             count += 1
             if as_json:
                 show.as_json(file)
-                continue
-            waiting.append(file)
-    if waiting:
-        show.print_files(shown, waiting)
-    elif not as_json:
+            else:
+                found.append(file)
+    if found:
+        show.print_files(show.console(), found)
+    if is_cut and limit:
+        show.console(stderr=True).print(f"… and more; --all shows all, --limit {limit * 10} more", style="dim")
+    elif not count and not as_json:
         show.console(stderr=True).print("no file matches", style="dim")
 
 

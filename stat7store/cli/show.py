@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _COLOURS = dict(zip(STAGES, ("bright_black", "cyan", "blue", "yellow", "green"), strict=True))
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
-_WIDE = 110  # columns in which a whole address fits beside the rest
+_WIDE = 132  # columns in which a whole address fits beside the rest, names included
 _UNLIMITED = 400  # columns where nobody looks: in files and pipes
 _BAR = 24
 
@@ -118,10 +118,11 @@ def print_files(shown: Console, files: list[StoredFile]) -> None:
     """Print a list of files: a row each, or in a narrow terminal two lines each."""
     if shown.width >= _WIDE:
         table = Table(box=None, pad_edge=False)
-        table.add_column("address", no_wrap=True)
-        table.add_column("size", justify="right", no_wrap=True)
-        table.add_column("type", no_wrap=True)
-        table.add_column("stored (UTC)", no_wrap=True)
+        # where it is tight, only the name is cut
+        table.add_column("address", no_wrap=True, min_width=64)
+        table.add_column("size", justify="right", no_wrap=True, min_width=8)
+        table.add_column("type", no_wrap=True, min_width=10)
+        table.add_column("stored (UTC)", no_wrap=True, min_width=16)
         table.add_column("name", overflow="ellipsis", no_wrap=True)
         for file in files:
             table.add_row(
@@ -175,7 +176,11 @@ def percentiles(stages: dict[str, StageSummary], title: str) -> Table:
     """Return how long each stage took in half, 90 %, 99 %, 99.9 % of the retrievals, and at most."""
     count = stages["total"].count
     table = Table(
-        box=None, pad_edge=False, title=f"{count:,} retrievals {title}", title_justify="left", title_style="bold"
+        box=None,
+        pad_edge=False,
+        title=f"{count:,} {'retrieval' if count == 1 else 'retrievals'} {title}",
+        title_justify="left",
+        title_style="bold",
     )
     table.add_column("stage")
     for heading in ("p50", "p90", "p99", "p99.9", "slowest"):
