@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     workers: int = Field(0, ge=0, le=256, description="Worker processes; 0 means one for each core.")
     open: bool = Field(False, description="Serve everyone who can connect: there is no access control yet.")
     allowed_hosts: HostNames = Field(
-        [], description="Further Host names to answer to on loopback (behind a proxy, say), separated by commas."
+        [], description="Host names to answer to beside loopback's (behind a proxy, say), separated by commas."
     )
     accept: MediaRanges = Field(
         ["image/*", "video/*"], description="Media types that may be stored, separated by commas."

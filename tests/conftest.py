@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.running import RunningServer
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("shared machine", deadline=None)  # other load must not fail an example
+settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,45 +20,47 @@ class Access(Protocol):
 
 
 class OpenAccess:
-    """Admits everyone who can connect (``--open``)."""
+    """Admits everyone who can connect (``--open``), but not the web sites in their browsers.
 
-    def admit(self, method: str, headers: Mapping[str, str]) -> None:
-        """Admit every request."""
-
-
-class LoopbackAccess:
-    """Admits people and programs of this machine, but not the web sites in their browsers.
-
-    The ``Host`` must name this machine, or a site could rebind its own name to loopback (DNS
-    rebinding). Requests that change something must not come from another site's page
-    (``Sec-Fetch-Site``, W3C Fetch Metadata; ``Origin``, RFC 6454).
+    Requests that change something must not come from another site's page (``Sec-Fetch-Site``, W3C
+    Fetch Metadata; ``Origin``, RFC 6454). Where ``hosts`` are named, no other ``Host`` is answered.
     """
 
     def __init__(self, hosts: Collection[str] = ()) -> None:
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     def admit(self, method: str, headers: Mapping[str, str]) -> None:
         """See ``Access``."""
         host = headers.get("Host", "")
-        if not self._is_ours(host):
+        if not self._answers_to(_name_of(host)):
             raise NotAllowed(
                 f"this server does not answer to the host name {host[:80]!r}; "
-                "use localhost, or name it in the setting allowed_hosts",
+                "use one of its own names, or add this one to the setting allowed_hosts",
                 host=host[:80],
             )
         if method not in SAFE_METHODS and _is_cross_site(headers, host):
             raise NotAllowed("a page of another site may not change what is stored here")
 
-    def _is_ours(self, host: str) -> bool:
-        name = _name_of(host)
-        if name is None:
-            return False
-        if name in self._hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+    def _answers_to(self, name: str | None) -> bool:
+        return not self._hosts or name in self._hosts or _is_loopback(name)
+
+
+class LoopbackAccess(OpenAccess):
+    """Admits people and programs of this machine, as far as ``OpenAccess`` would.
+
+    The ``Host`` must always name this machine, or be among ``hosts``: otherwise a site could rebind its
+    own name to loopback (DNS rebinding).
+    """
+
+    def _answers_to(self, name: str | None) -> bool:
+        return name in self._hosts or _is_loopback(name)
+
+
+def _is_loopback(name: str | None) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _name_of(host: str) -> str | None:

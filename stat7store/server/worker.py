@@ -64,4 +64,4 @@ async def work(
 
 def access_of(settings: Settings) -> Access:
     """Choose who is admitted: this machine, or with ``--open`` everyone."""
-    return OpenAccess() if settings.open else LoopbackAccess(settings.allowed_hosts)
+    return (OpenAccess if settings.open else LoopbackAccess)(settings.allowed_hosts)

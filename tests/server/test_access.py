@@ -66,6 +66,18 @@ def test_the_own_page_and_programs_may(headers: dict[str, str]) -> None:
     LoopbackAccess().admit("DELETE", {"Host": HERE, **headers})
 
 
-def test_open_admits_everyone() -> None:
-    """With --open there is no such check."""
-    OpenAccess().admit("DELETE", {"Host": "store.example", "Origin": "http://evil.example"})
+def test_open_admits_everyone_but_other_sites() -> None:
+    """With --open every host name is answered, but another site's page still changes nothing."""
+    OpenAccess().admit("DELETE", {"Host": "store.example"})
+    OpenAccess().admit("POST", {"Host": "store.example", "Origin": "https://store.example"})
+    with pytest.raises(NotAllowed, match="another site"):
+        OpenAccess().admit("DELETE", {"Host": "store.example", "Origin": "http://evil.example"})
+
+
+def test_open_keeps_to_the_hosts_that_are_named() -> None:
+    """Where allowed_hosts names some, --open answers to these and loopback alone."""
+    access = OpenAccess(["store.example"])
+    for host in ("store.example", "Store.Example:7377", "localhost"):
+        access.admit("GET", {"Host": host})
+    with pytest.raises(NotAllowed, match="host name"):
+        access.admit("GET", {"Host": "evil.example"})
