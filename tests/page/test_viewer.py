@@ -152,6 +152,20 @@ def test_keyboard(visitor: Visitor, shop: Shop) -> None:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_each_file_is_shown_from_its_top(visitor: Visitor, shop: Shop) -> None:
+    """On a phone, where the whole viewer scrolls, the next file begins with its picture."""
+    shop.add("camera.png")
+    shop.add("rocket.jpg")
+    visit = visitor(width=360, height=740)
+    page = visit.open()
+    visit.tile("rocket.jpg").click()
+    expect(page.locator(".waterfall")).to_be_visible()
+    page.locator("#viewer").evaluate("viewer => { viewer.scrollTop = 9999; }")
+    page.keyboard.press("Escape")
+    visit.tile("camera.png").click()
+    expect(page.get_by_role("img", name="camera.png")).to_be_in_viewport(ratio=1)
+
+
 def test_deep_link(visitor: Visitor, shop: Shop) -> None:
     """An address in the link opens that file, and closing it leads to the gallery."""
     address = shop.add("rocket.jpg")

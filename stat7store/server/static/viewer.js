@@ -66,6 +66,7 @@ export class Viewer {
       this.dialog.showModal();
       byId("viewer-name").focus();
     }
+    for (const scroller of [this.dialog, byId("viewer-panel")]) scroller.scrollTop = 0; // either, by the window's width
     const work = this.#work;
     try {
       this.#record = this.#gallery.record(address) ?? (await metadataOf(address, work.signal));
@@ -98,7 +99,6 @@ export class Viewer {
     this.picture.replaceChildren();
     this.times.replaceChildren();
     this.dialog.classList.remove("missing");
-    byId("viewer-panel").scrollTop = 0;
     byId("viewer-name").textContent = "…";
     byId("viewer-facts").replaceChildren();
     byId("viewer-coordinates").replaceChildren();
