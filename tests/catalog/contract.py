@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stat7store.address import Address
 from stat7store.catalog.base import Catalog, Counters, NewFile, Query
-from stat7store.errors import Conflict, Malformed, NotFound, Unavailable
+from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Media
 from storage.base import Location
 from tests.catalog.making import address_of, all_pages, listed, new_file, new_location, read_entry
@@ -102,6 +102,13 @@ class CatalogContract:
         with pytest.raises(NotFound):
             await catalog.remove(address)
         await catalog.mark_damaged(address, locator.location)
+
+    async def test_a_record_is_that_of_the_address(self, catalog: Catalog) -> None:
+        """A locator that leads to another file's record is damage: that record is not returned."""
+        await catalog.add(new_file(1))
+        locator = (await catalog.add(new_file(2))).entry.locator
+        with pytest.raises(Damaged):
+            await catalog.record(address_of(1), locator)
 
     async def test_a_location_of_another_address_is_refused(self, catalog: Catalog) -> None:
         """A location whose name is not the address is a mistake of the caller, and changes nothing."""

@@ -41,6 +41,7 @@ async def all_pages(catalog: Catalog, query: Query, limit: int) -> list[Page]:
     pages = [await catalog.query(query, limit)]
     while (cursor := pages[-1].cursor) is not None:
         pages.append(await catalog.query(query, limit, cursor))
+        assert pages[-1].cursor != cursor, "a page leads to itself"
     return pages
 
 
