@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import aiofiles
@@ -28,14 +29,15 @@ class Sending:
         self._source = source
         self._progress = progress
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Yield the bytes; an error of the source is kept in ``failure``, since HTTP buries it."""
         try:
-            async for block in _blocks_of(self._source):
-                self.hasher.update(block)
-                yield block
-                if self._progress is not None:
-                    self._progress(len(block))
+            async with aclosing(_blocks_of(self._source)) as blocks:  # or an open file waits for the collector
+                async for block in blocks:
+                    self.hasher.update(block)
+                    yield block
+                    if self._progress is not None:
+                        self._progress(len(block))
             if self.size is not None and self.hasher.size != self.size:
                 raise Malformed(f"{self.hasher.size} bytes came where {self.size} were announced; did the file change?")
         except Exception as error:
@@ -54,7 +56,7 @@ def _size_of(source: Source) -> int | None:
     return os.stat(source).st_size if isinstance(source, str | Path) else None
 
 
-async def _blocks_of(source: Source) -> AsyncIterator[bytes]:
+async def _blocks_of(source: Source) -> AsyncGenerator[bytes, None]:
     if isinstance(source, str | Path):
         async with aiofiles.open(source, "rb") as file:
             while block := await file.read(BLOCK_BYTES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -126,12 +126,16 @@ class Client:
         if name := filename_of(source) if filename is None else filename:
             headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
         method, path = ("POST", "/v1/files") if address is None else ("PUT", f"/v1/files/{_parsed(address)}")
+        blocks = sending.blocks()
         try:
-            body = await self._connection.call(method, path, headers=headers, data=sending.blocks())
+            body = await self._connection.call(method, path, headers=headers, data=blocks)
         except Unavailable:
             if sending.failure is not None:
                 raise sending.failure from None
             raise
+        finally:
+            with suppress(RuntimeError):  # an answer came early, and the sender is only being cancelled yet
+                await blocks.aclose()
         stored = decoded(body, StoredFile)
         sent = sending.hasher.address()
         if stored.address != str(sent):
