@@ -17,7 +17,7 @@ from storage.base import BlobError
 from storage.filesystem import FilesystemBlobs
 
 FORMAT = 1
-_FORMAT_FILE = "stat7.json"
+FORMAT_FILE = "stat7.json"
 
 
 def prepare(data: Path) -> None:
@@ -26,7 +26,7 @@ def prepare(data: Path) -> None:
     Raises ``Unavailable`` saying what to do if it cannot be made, holds something else, or is of
     another format.
     """
-    marker = data / _FORMAT_FILE
+    marker = data / FORMAT_FILE
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if marker.exists():

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from stat7store.address import Address
-from stat7store.catalog.base import Catalog, Counters, Page, Query
-from stat7store.errors import Damaged, NotFound
+from stat7store.bulk import Bulk
+from stat7store.catalog.base import BulkCatalog, Catalog, Counters, Page, Query
+from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.record import Entry, FileRecord, Locator
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
-from storage.base import BlobStore, Claimable, Location, Reader, Span
+from storage.base import BlobStore, BulkBlobs, Claimable, Location, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
@@ -77,6 +78,12 @@ class Store:
             yield upload
         finally:
             await upload.close()
+
+    def bulk(self) -> Bulk:
+        """Return the way in for many files at once. Raises ``Unavailable`` where there is none."""
+        if not isinstance(self._catalog, BulkCatalog) or not isinstance(self._blobs, BulkBlobs):
+            raise Unavailable("this store takes files one by one only; send them to its server")
+        return Bulk(self._catalog, self._blobs, accepted=self._accepted, max_size=self._max_size, now=self._now)
 
     async def find(self, address: Address, clock: StageClock) -> Entry:
         """Return what is known of a file; raise ``NotFound``. Charges index and metadata."""

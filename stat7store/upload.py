@@ -59,10 +59,7 @@ class Upload:
         ``NoSpace`` or ``Unavailable``.
         """
         self.size += len(data)
-        if self.size > self._max_size:
-            raise TooLarge(
-                f"the file is larger than the {self._max_size} bytes this store takes", max_size=self._max_size
-            )
+        refuse_too_large(self.size, self._max_size)
         if self._media_type is None:
             self._head += data[: HEAD_BYTES - len(self._head)]
             if len(self._head) == HEAD_BYTES:
@@ -77,8 +74,7 @@ class Upload:
 
         Raises ``Malformed`` for an empty file, ``NotAccepted`` and ``DigestMismatch``.
         """
-        if not self.size:
-            raise Malformed("the file is empty; an image or a movie has at least one byte")
+        refuse_empty(self.size)
         self._judge()
         await self._hand_over()
         await self._absorbed()
@@ -141,15 +137,7 @@ class Upload:
 
     def _judge(self) -> str:
         if self._media_type is None:
-            found = sniff(self._head)
-            if not accepts(self._accepted, found):
-                accepted = ", ".join(self._accepted)
-                raise NotAccepted(
-                    f"the file was found to be {found}; accepted are {accepted}",
-                    found=found,
-                    accepted=list(self._accepted),
-                )
-            self._media_type = found
+            self._media_type = accepted_type(self._head, self._accepted)
         return self._media_type
 
     async def _hand_over(self) -> None:
@@ -167,3 +155,27 @@ class Upload:
         for data in block:
             self._hasher.update(data)
             self._spool.append(data)
+
+
+def accepted_type(head: bytes, accepted: Sequence[str]) -> str:
+    """Return the media type that the first bytes of a file show. Raises ``NotAccepted``."""
+    found = sniff(head)
+    if not accepts(accepted, found):
+        raise NotAccepted(
+            f"the file was found to be {found}; accepted are {', '.join(accepted)}",
+            found=found,
+            accepted=list(accepted),
+        )
+    return found
+
+
+def refuse_empty(size: int) -> None:
+    """Raise ``Malformed`` for a file without bytes."""
+    if not size:
+        raise Malformed("the file is empty; an image or a movie has at least one byte")
+
+
+def refuse_too_large(size: int, max_size: int) -> None:
+    """Raise ``TooLarge`` for a file of more than ``max_size`` bytes."""
+    if size > max_size:
+        raise TooLarge(f"the file is larger than the {max_size} bytes this store takes", max_size=max_size)

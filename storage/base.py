@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -185,3 +185,17 @@ class Claimable(Protocol):
         The value is False if a spool that was put there is still open (in any process), or if the
         blob is missing; then nothing may be concluded about it.
         """
+
+
+@runtime_checkable
+class BulkBlobs(Protocol):
+    """A backend that takes many blobs in one go. Every method blocks, and may be called from any thread."""
+
+    def spool_now(self) -> Spool:
+        """See ``BlobStore.spool``."""
+
+    def put_all(self, blobs: Sequence[tuple[Spool, str]]) -> list[Location]:
+        """Keep every spool under its name, or none of them; otherwise as ``BlobStore.put`` says."""
+
+    def holds(self, location: Location, size: int) -> bool:
+        """Tell whether there is a blob of that size in bytes. Raises ``BlobUnavailable``."""

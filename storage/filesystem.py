@@ -31,7 +31,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, and ``Claimable``, in a folder of a local Linux filesystem.
+    """A ``BlobStore``, ``Claimable`` and ``BulkBlobs``, in a folder of a local Linux filesystem.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -96,14 +96,41 @@ class FilesystemBlobs:
         Raises ``BlobNoSpace`` or ``BlobUnavailable``; ``ValueError`` for a malformed name or a spool
         of another store, ``RuntimeError`` for one that was put, spoilt or closed before.
         """
-        if _NAME.fullmatch(name) is None:
-            raise ValueError(f"not 64 lowercase hex digits: {name!r}")
-        if not isinstance(spool, FileSpool):
-            raise ValueError("the spool is of another kind of store")
         self._refuse_if_closed()
-        location = Location(name, secrets.token_bytes(TOKEN_BYTES))
-        await self._puts.do(NewName(spool.hand_over(), str(location)))
+        location, file = _hand_over(spool, name)
+        await self._puts.do(NewName(file, str(location)))
         return location
+
+    def spool_now(self) -> Spool:
+        """See ``BulkBlobs``."""
+        self._refuse_if_closed()
+        return FileSpool.create(f"{self._path}/{SPOOL}", self._linux)
+
+    def put_all(self, blobs: Sequence[tuple[Spool, str]]) -> list[Location]:
+        """See ``BulkBlobs``; one sync for all. Raises what ``put`` does."""
+        self._refuse_if_closed()
+        taken: list[tuple[Location, int]] = []
+        try:
+            for spool, name in blobs:
+                taken.append(_hand_over(spool, name))
+        except BaseException:
+            for _, file in taken:
+                os.close(file)
+            raise
+        for outcome in self._commit.put([NewName(file, str(location)) for location, file in taken]):
+            if outcome is not None:
+                raise outcome
+        return [location for location, _ in taken]
+
+    def holds(self, location: Location, size: int) -> bool:
+        """See ``BulkBlobs``."""
+        try:
+            facts = os.stat(str(location), dir_fd=self._root, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise unavailable(error) from error
+        return stat.S_ISREG(facts.st_mode) and facts.st_size == size
 
     async def open(self, location: Location, span: Span | None = None) -> Reader:
         """Return a reader of a span, or of the whole blob. Leaves the event loop only for a cold file.
@@ -239,6 +266,15 @@ class FilesystemBlobs:
         except asyncio.CancelledError:
             making.add_done_callback(lambda made: _discard(made, discard))
             raise
+
+
+def _hand_over(spool: Spool, name: str) -> tuple[Location, int]:
+    """Return a new location for a spool, and its open file."""
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"not 64 lowercase hex digits: {name!r}")
+    if not isinstance(spool, FileSpool):
+        raise ValueError("the spool is of another kind of store")
+    return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
 
 
 def _discard(made: Future[Result], discard: Callable[[Result], None]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stat7store.address import Address
 from stat7store.record import Entry, FileRecord, Locator
@@ -159,3 +159,14 @@ class Catalog(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun and let go of everything."""
+
+
+@runtime_checkable
+class BulkCatalog(Protocol):
+    """A catalog that takes and finds many files in one go. Every method blocks, and may be called from any thread."""
+
+    def lookup_many(self, addresses: Iterable[Address]) -> dict[Address, Locator]:
+        """Return the locators of those addresses that are in the catalog. Raises ``Damaged``, ``Unavailable``."""
+
+    def add_many(self, files: Sequence[NewFile]) -> list[Added]:
+        """Add files as ``Catalog.add`` does, in one transaction: all of them or none."""

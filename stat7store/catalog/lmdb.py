@@ -12,7 +12,7 @@ import contextlib
 import errno
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ class LmdbCatalog:
         return await self._change(lambda changes: changes.add(file))
 
     def add_many(self, files: Sequence[NewFile]) -> list[Added]:
-        """Add files in one transaction: all of them or, when one is refused, none. Blocks.
+        """See ``BulkCatalog``; when one is refused, none is added.
 
         It is fastest for tens of thousands at a time, in the order of their addresses.
         """
@@ -158,6 +158,18 @@ class LmdbCatalog:
         self._commit_alone(lambda changes: changes.rebuild())
 
     # Other reads
+
+    def lookup_many(self, addresses: Iterable[Address]) -> dict[Address, Locator]:
+        """See ``BulkCatalog``; one transaction, so ask for hundreds rather than for all."""
+
+        def find(tables: Tables) -> dict[Address, Locator]:
+            return {address: tables.locator(address) for address in addresses if tables.knows(address)}
+
+        while True:
+            try:
+                return self._read_once(self._reading, find)
+            except lmdb.MapResizedError:
+                self._follow()
 
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """See ``Catalog``."""

@@ -1,0 +1,128 @@
+"""Into a store's folder, which a server may be serving meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from stat7store.address import Address, Hasher
+from stat7store.bulk import Incoming
+from stat7store.importer.files import Found, Source
+from stat7store.importer.names import filename_of
+from stat7store.importer.outcome import Outcome
+from stat7store.importer.reading import read_each
+from stat7store.record import FileRecord
+from stat7store.store import Store
+from stat7store.translate import blob_errors
+from storage.group import GroupCommit
+
+BATCHES_AT_ONCE = 8  # share a sync and a transaction
+
+
+class Taken(NamedTuple):
+    """A file whose bytes wait to be made durable, and its outcome if they turn out to be there."""
+
+    outcome: Outcome
+    incoming: Incoming
+
+
+class DirectDestination:
+    """A ``Destination`` in a folder. Threads read, hash and spool; one more makes durable what waits."""
+
+    def __init__(
+        self,
+        store: Store,
+        data: Path,
+        *,
+        tags: Sequence[str],
+        threads: ThreadPoolExecutor,
+        stop: threading.Event,
+        read: Callable[[int], None],
+    ) -> None:
+        self.name = destination_of_folder(data, tags)
+        self._store = store
+        self._bulk = store.bulk()
+        self._tags = tuple(tags)
+        self._threads = threads
+        self._stop = stop
+        self._read = read
+        self._commits: GroupCommit[list[Incoming], list[bool]] = GroupCommit(
+            self._commit, name="import-commits", limit=BATCHES_AT_ONCE
+        )
+
+    async def present(self, addresses: list[Address]) -> set[Address]:
+        """See ``Destination``."""
+        return await self._store.present(addresses)
+
+    async def take(self, files: list[Found]) -> list[Outcome]:
+        """See ``Destination``."""
+        done: list[Taken | Outcome] = []
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, read_each, files, self._spooled, done)
+            waiting = [one.incoming for one in done if isinstance(one, Taken)]
+            created = iter(await self._commits.do(waiting) if waiting else ())
+        finally:
+            for one in done:
+                if isinstance(one, Taken):
+                    one.incoming.spool.close()
+        outcomes = [_settled(one, created=next(created)) if isinstance(one, Taken) else one for one in done]
+        if self._tags:
+            there = [one.address for one in outcomes if one.kind == "there" and one.address is not None]
+            await asyncio.gather(*(self._store.update(address, self._tagged) for address in there))
+        return outcomes
+
+    async def tidy(self, *, orphans: bool) -> None:
+        """Delete blobs that are not needed: equal files that came at once, and with ``orphans`` what a crash left."""
+        if orphans:
+            await self._store.sweep_orphans()
+        await self._store.sweep_garbage()
+
+    async def close(self) -> None:
+        """Finish what was begun."""
+        await self._commits.close()
+
+    def _spooled(self, found: Found) -> Taken | Outcome:
+        with Source(found, self._stop, self._read) as source:
+            head = source.head()
+            media_type = self._bulk.judge(head, source.facts.size)
+            hasher = Hasher()
+            hasher.update(head)
+            if len(head) == source.facts.size and self._bulk.holds(hasher.address()):
+                source.check()
+                return Outcome(found, "there", hasher.address(), facts=source.facts)
+            spool = self._bulk.spool()
+            try:
+                with blob_errors():
+                    spool.append(head)
+                    for block in source.rest():
+                        hasher.update(block)
+                        spool.append(block)
+                source.check()
+            except BaseException:
+                spool.close()
+                raise
+        incoming = Incoming(spool, hasher.address(), media_type, filename_of(found.name), self._tags)
+        return Taken(Outcome(found, "there", hasher.address(), facts=source.facts), incoming)
+
+    def _commit(self, batches: Sequence[list[Incoming]]) -> list[list[bool]]:
+        created = iter(self._bulk.keep([file for batch in batches for file in batch]))
+        return [[next(created) for _ in batch] for batch in batches]
+
+    def _tagged(self, record: FileRecord) -> FileRecord:
+        return msgspec.structs.replace(record, tags=tuple(sorted({*record.tags, *self._tags})))
+
+
+def destination_of_folder(data: Path, tags: Sequence[str]) -> str:
+    """Return what the journal calls an import into this folder with these tags."""
+    return "\n".join([f"folder {os.path.abspath(data)}", *tags])
+
+
+def _settled(taken: Taken, *, created: bool) -> Outcome:
+    return taken.outcome._replace(kind="stored") if created else taken.outcome
