@@ -47,10 +47,7 @@ class Journal:
         self._path = path
         self._lock = threading.Lock()
         with self._telling():
-            where = ":memory:"
-            if path.exists() or not read_only:
-                # the path as bytes, percent-encoded: it may hold any character
-                where = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            where = _readable(path) if read_only else f"{path.absolute().as_uri()}?mode=rwc"
             self._data = sqlite3.connect(
                 where, uri=True, timeout=_BUSY_S, check_same_thread=False, isolation_level=None
             )
@@ -158,6 +155,15 @@ class Journal:
                 raise Unavailable(
                     f"the journal {self._path} cannot be used: {error}; it may be deleted, which costs only time"
                 ) from error
+
+
+def _readable(path: Path) -> str:
+    """Return how SQLite opens a journal, or an empty one in memory, so that no file is made or changed."""
+    if not path.exists():
+        return ":memory:"
+    # nobody else has it open: read it as a plain file, without the files that sharing takes
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
 
 
 def default_path() -> Path:

@@ -66,7 +66,7 @@ async def run(request: Request, tally: Tally, tell: Tell, stop: threading.Event)
     Raises ``Malformed`` for a request that cannot be meant, before anything is done, and
     ``Unavailable`` when the destination takes nothing more; what was brought by then stays.
     """
-    walk, tags = walk_of(request), _checked_tags(request.tags)
+    tags = _checked_tags(request.tags)
     tally.summary.dry_run = request.dry_run
     jobs = request.jobs or min(32, 2 * len(os.sched_getaffinity(0)))
     at_once = max(1, min(jobs + 2 * BATCHES_AT_ONCE, (_open_files() - _OTHER_FILES) // (2 * NEW_FILES)))
@@ -76,7 +76,7 @@ async def run(request: Request, tally: Tally, tell: Tell, stop: threading.Event)
             async with _destination(request, tags, hands) as destination:
                 journal = Journal(_journal_path(request), destination.name, read_only=request.dry_run)
                 try:
-                    await _run(request, walk, destination, journal, tally, tell, stop, at_once)
+                    await _run(request, destination, journal, tally, tell, stop, at_once)
                 finally:
                     journal.close()
         finally:
@@ -98,7 +98,6 @@ def walk_of(request: Request) -> Walk:
 
 async def _run(
     request: Request,
-    walk: Walk,
     destination: Destination,
     journal: Journal,
     tally: Tally,
@@ -107,17 +106,16 @@ async def _run(
     at_once: int,
 ) -> None:
     # what is to be deleted is read, whatever a journal says
-    look_up = None if request.delete_sources else journal.of_folder
-    keep = None if request.dry_run else journal
-    engine = Engine(
-        replace(walk, journal=look_up), destination, keep, tally, tell, stop, at_once, request.delete_sources
-    )
-    unfinished = keep is not None and keep.begin()
-    await engine.run()
-    if isinstance(destination, DirectDestination) and not stop.is_set():
-        await destination.tidy(orphans=unfinished)
-    if keep is not None and not stop.is_set():
-        keep.end()
+    walk = replace(walk_of(request), journal=None if request.delete_sources else journal.of_folder)
+    if request.dry_run:
+        await Engine(walk, destination, None, tally, tell, stop, at_once).run()
+        return
+    unfinished = journal.begin()
+    await Engine(walk, destination, journal, tally, tell, stop, at_once, request.delete_sources).run()
+    if not stop.is_set():
+        if isinstance(destination, DirectDestination):
+            await destination.tidy(orphans=unfinished)
+        journal.end()
 
 
 @asynccontextmanager
