@@ -178,16 +178,22 @@ class Store:
         if not isinstance(self._blobs, Claimable):
             return 0
         swept = 0
+        unreferenced: list[Location] = []
         async for location in self._blobs.list():
-            if await self._is_referenced(location):
-                continue
-            with self._blobs.claim(location) as claimed:
-                swept += claimed and await self._catalog.discard(location)
-        return swept
+            if not await self._is_referenced(location):
+                unreferenced.append(location)
+            if len(unreferenced) == _GARBAGE_BATCH:
+                swept += sum(await asyncio.gather(*(self._discard(self._blobs, orphan) for orphan in unreferenced)))
+                unreferenced.clear()
+        return swept + sum(await asyncio.gather(*(self._discard(self._blobs, orphan) for orphan in unreferenced)))
 
     async def maintain(self) -> None:
         """Housekeeping of the catalog that one process of a node does now and then."""
         await self._catalog.maintain()
+
+    async def _discard(self, blobs: Claimable, location: Location) -> bool:
+        with blobs.claim(location) as claimed:
+            return claimed and await self._catalog.discard(location)
 
     async def _moved(self, address: Address, locator: Locator) -> Locator:
         """Return where a file that was not at its location is now; ``NotFound`` if it was deleted."""

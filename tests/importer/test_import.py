@@ -20,6 +20,7 @@ from stat7store.address import Address
 from stat7store.client import Client
 from tests.importer.making import (
     LONG_AGO,
+    about_stored,
     blobs_in,
     command,
     entries_in,
@@ -349,7 +350,7 @@ def test_killed_at_any_time_the_next_run_goes_on(tree: Path, data: Path) -> None
     in_the_middle = 0
     for part in (0.0, 0.2, 0.5, 0.8):
         process = subprocess.Popen(command("--data", data, tree), env=environment(), stdout=subprocess.DEVNULL)
-        wait_until(lambda least=part * 4000, run=process: len(blobs_in(data)) > least or run.poll() is not None)
+        wait_until(lambda least=part * 4000, run=process: about_stored(data) > least or run.poll() is not None)
         process.kill()
         in_the_middle += process.wait() == -signal.SIGKILL
     assert in_the_middle
@@ -383,7 +384,7 @@ def test_an_interrupt_ends_it_in_order(tree: Path, data: Path) -> None:
     process = subprocess.Popen(
         command("--data", data, "--json", tree), env=environment(), stdout=subprocess.PIPE, text=True
     )
-    wait_until(lambda: blobs_in(data) or process.poll() is not None)
+    wait_until(lambda: about_stored(data) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
