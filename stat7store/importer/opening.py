@@ -14,14 +14,12 @@ from pathlib import Path
 
 from stat7store.address import Address
 from stat7store.bulk import judge
-from stat7store.client import Client
 from stat7store.errors import Malformed
 from stat7store.importer.choice import Choice
 from stat7store.importer.direct import BATCHES_AT_ONCE, DirectDestination, destination_of_folder
 from stat7store.importer.engine import Engine, Tell
 from stat7store.importer.journal import Journal, default_path
 from stat7store.importer.outcome import Destination, Tally
-from stat7store.importer.over_http import HttpDestination, judge_by_size
 from stat7store.importer.reading import Judge
 from stat7store.importer.rehearsal import Present, Rehearsal
 from stat7store.importer.walk import NEW_FILES, Walk
@@ -121,6 +119,10 @@ async def _run(
 @asynccontextmanager
 async def _destination(request: Request, tags: Sequence[str], hands: _Hands) -> AsyncIterator[Destination]:
     if isinstance(request.target, str):
+        # they take longer to import than a second import of many files into a folder takes
+        from stat7store.client import Client  # noqa: PLC0415
+        from stat7store.importer.over_http import HttpDestination, judge_by_size  # noqa: PLC0415
+
         async with Client(request.target) as client:
             http = HttpDestination(
                 client,
