@@ -346,19 +346,19 @@ def test_a_server_that_is_not_there(tree: Path, tmp_path: Path) -> None:
 
 def test_killed_at_any_time_the_next_run_goes_on(tree: Path, data: Path) -> None:
     """Killed again and again in the middle, the import ends in the same state as one that was not."""
-    made = small_images(tree, 4000)
+    made = small_images(tree, 3000)
     in_the_middle = 0
     for part in (0.0, 0.2, 0.5, 0.8):
         process = subprocess.Popen(command("--data", data, tree), env=environment(), stdout=subprocess.DEVNULL)
-        wait_until(lambda least=part * 4000, run=process: about_stored(data) > least or run.poll() is not None)
+        wait_until(lambda least=part * 3000, run=process: about_stored(data) > least or run.poll() is not None)
         process.kill()
         in_the_middle += process.wait() == -signal.SIGKILL
     assert in_the_middle
     done = run_import("--data", data, tree)
-    assert (done.code, done.summary["files"], done.summary["failed"]) == (0, 4000, 0)
+    assert (done.code, done.summary["files"], done.summary["failed"]) == (0, 3000, 0)
     assert entries_in(data).keys() == set(made)
     assert blobs_in(data) == texts(made)
-    assert run_import("--data", data, tree).counts == (0, 4000, 0, 0)
+    assert run_import("--data", data, tree).counts == (0, 3000, 0, 0)
 
 
 def test_what_a_crash_left_is_swept(tree: Path, data: Path) -> None:
@@ -380,7 +380,7 @@ def test_what_a_crash_left_is_swept(tree: Path, data: Path) -> None:
 
 def test_an_interrupt_ends_it_in_order(tree: Path, data: Path) -> None:
     """Ctrl-C ends an import with exit code 130 and its totals; the next run brings the rest."""
-    made = small_images(tree, 8000)
+    made = small_images(tree, 5000)
     process = subprocess.Popen(
         command("--data", data, "--json", tree), env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -390,9 +390,9 @@ def test_an_interrupt_ends_it_in_order(tree: Path, data: Path) -> None:
     assert process.returncode == 130
     summary = json.loads(output)
     assert summary["interrupted"] is True
-    assert 0 < summary["stored"] < 8000
+    assert 0 < summary["stored"] < 5000
     done = run_import("--data", data, tree)
-    assert done.counts == (8000 - summary["stored"], summary["stored"], 0, 0)
+    assert done.counts == (5000 - summary["stored"], summary["stored"], 0, 0)
     assert blobs_in(data) == texts(made)
 
 
