@@ -120,6 +120,13 @@ class StageSummary(msgspec.Struct, frozen=True):
     max_ms: float | None
 
 
+class Worker(msgspec.Struct, frozen=True):
+    """A worker process of the node that answered: its number from 1, and its process id."""
+
+    worker: int
+    pid: int
+
+
 class Stats(msgspec.Struct, frozen=True):
     """Totals of the store, and how long the stages of retrievals took on the node that answered.
 
@@ -134,6 +141,7 @@ class Stats(msgspec.Struct, frozen=True):
     backend: str
     uptime_s: float
     counters: dict[str, int]
+    workers: list[Worker]
     stages: dict[str, dict[str, StageSummary]]
 
 

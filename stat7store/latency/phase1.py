@@ -1,0 +1,377 @@
+"""Phase 1's stress test on this project's addresses and catalog: generate, look up, read and write at once.
+
+Phase 1 kept entities in a dict. Its mixed test fell from 13,600 operations a second at 10,000 entities
+to 404 at 100,000, and that was the harness's own doing: to choose a key, each read copied the list of
+all keys. The same test is run here as it was, without that copy, and on the catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import secrets
+import statistics
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from stat7store.address import Address, Hasher
+from stat7store.catalog.base import NewFile
+from stat7store.catalog.lmdb import LmdbCatalog
+from stat7store.coordinates import entity_address
+from stat7store.latency.histogram import Durations
+from stat7store.latency.report import Machine, Summary
+from stat7store.record import HORIZONS, FileRecord
+from stat7store.timing import now_ns
+from storage.base import Location
+
+T = TypeVar("T")
+Entity = dict[str, object]
+
+ENTITY = "application/vnd.stat7.entity+json"
+REALMS = ("void", "light", "matter", "mind", "pattern")
+BATCH = 50_000
+READS_PERCENT = 70
+TASKS = 16  # that share a thread or a process, and so its transactions
+_SAMPLE = 100_000
+_ROUNDS = 3
+_DAY_S = 86_400
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Things done a second: addresses by this project and by the plain loop, bytes by this and by hashlib."""
+
+    addresses: float
+    plain: float
+    bytes: float
+    hashlib: float
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured at one number of entities.
+
+    ``generate_s`` made entities and addresses, ``store_s`` put them into the catalog durably.
+    ``memory_growth`` is what the process's private memory grew by over the set-up and all lookups.
+    Operations a second, mixed 70/30: ``threads`` and ``processes`` on the catalog by their number,
+    every write durable; ``harness`` as Phase 1 did it, in memory, and ``harness_mended`` without its
+    copy of all keys.
+    """
+
+    entities: int
+    generate_s: float
+    store_s: float
+    bytes_per_entity: float
+    lookup: Summary
+    lookup_and_record: Summary
+    memory_growth: int
+    threads: dict[int, float]
+    processes: dict[int, float]
+    harness: float | None
+    harness_mended: float | None
+
+
+class Phase1(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole test."""
+
+    made_at: str
+    command: str
+    machine: Machine
+    rates: Rates
+    scales: list[Scale]
+
+
+class Maker:
+    """Makes random entities as Phase 1 did, the same ones again for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)  # noqa: S311 - the same entities again, not a secret
+        self._prefix = f"STRESS-{seed:04d}"
+        self._made = 0
+
+    def entity(self) -> Entity:
+        """Return the next entity."""
+        chance, n = self._chance, self._made
+        self._made += 1
+        realm = chance.choice(REALMS)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(1_735_689_600 + n % _DAY_S))
+        return {
+            "id": f"{self._prefix}-{n:08d}",
+            "entity_type": "fragment",
+            "realm": realm,
+            "created_at": moment,
+            "state": {},
+            "stat7_coordinates": {
+                "realm": realm,
+                "lineage": chance.randrange(1, 100),
+                "adjacency": [],
+                "horizon": chance.choice(HORIZONS),
+                "resonance": round(chance.uniform(-1, 1), 8),
+                "velocity": round(chance.uniform(-1, 1), 8),
+                "density": round(chance.random(), 8),
+            },
+        }
+
+    def file(self) -> NewFile:
+        """Return the next entity as the catalog keeps it, under its address."""
+        return _as_file(self.entity())
+
+
+def measure_rates(count: int) -> Rates:
+    """Race address generation against ``json.dumps(sort_keys=True)`` and SHA-256, and hashing against hashlib."""
+    entities = [maker.entity() for maker in [Maker(0)] for _ in range(count)]
+    data = random.Random(0).randbytes(64 * 1024**2)  # noqa: S311
+
+    def plain() -> None:
+        for entity in entities:
+            hashlib.sha256(json.dumps(entity, sort_keys=True).encode()).digest()
+
+    def ours() -> None:
+        for entity in entities:
+            entity_address(entity)
+
+    def hashed() -> None:
+        hasher = Hasher()
+        for start in range(0, len(data), 1024**2):
+            hasher.update(memoryview(data)[start : start + 1024**2])
+        hasher.address()
+
+    took = _race([ours, plain, hashed, lambda: hashlib.sha256(data).digest()])
+    return Rates(count / took[0], count / took[1], len(data) / took[2], len(data) / took[3])
+
+
+async def measure_scale(
+    folder: Path, entities: int, *, seconds: float, parallel: Sequence[int], harness: bool, show: Callable[[str], None]
+) -> Scale:
+    """Set up a catalog of so many entities in a new folder and measure it; mixed loads last ``seconds`` each."""
+    before = private_memory()
+    catalog = LmdbCatalog(folder)
+    try:
+        show(f"{entities:,}: setting up")
+        addresses, generate_s, store_s = _set_up(catalog, entities)
+        size = os.stat(folder / "data.mdb").st_blocks * 512
+        show(f"{entities:,}: looking up")
+        lookup, both = measure_lookups(catalog, addresses)
+        growth = private_memory() - before
+        threads = {}
+        for count in parallel:
+            show(f"{entities:,}: mixed, {count} threads")
+            threads[count] = _with_threads(catalog, addresses, count, seconds)
+    finally:
+        await catalog.close()
+    processes = {}
+    for count in parallel:
+        show(f"{entities:,}: mixed, {count} processes")
+        processes[count] = _with_processes(folder, addresses, count, seconds)
+    slow = fast = None
+    if harness:
+        show(f"{entities:,}: Phase 1's harness")
+        slow, fast = _harness(entities, seconds, copy_keys=True), _harness(entities, seconds, copy_keys=False)
+    return Scale(
+        entities=entities,
+        generate_s=generate_s,
+        store_s=store_s,
+        bytes_per_entity=size / entities,
+        lookup=lookup,
+        lookup_and_record=both,
+        memory_growth=growth,
+        threads=threads,
+        processes=processes,
+        harness=slow,
+        harness_mended=fast,
+    )
+
+
+def measure_lookups(catalog: LmdbCatalog, addresses: Sequence[Address]) -> tuple[Summary, Summary]:
+    """Time the index stage alone, and with the metadata stage; each in transactions of its own."""
+    index, both = Durations(), Durations()
+    chance = random.Random(1)  # noqa: S311
+    chosen = chance.choices(addresses, k=_SAMPLE)
+    for address in chosen:
+        begun = now_ns()
+        _at_once(catalog.lookup(address))
+        index.add(now_ns() - begun)
+    for address in chosen:
+        begun = now_ns()
+        locator = _at_once(catalog.lookup(address))
+        _at_once(catalog.record(address, locator))
+        both.add(now_ns() - begun)
+    return index.summary(), both.summary()
+
+
+def private_memory() -> int:
+    """Return the bytes of memory that this process does not share with a file, as the kernel counts them now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _set_up(catalog: LmdbCatalog, entities: int) -> tuple[list[Address], float, float]:
+    """Return a sample of the addresses, the seconds it took to make entities, and those to keep them."""
+    maker = Maker(1)
+    sample: list[Address] = []
+    every = max(entities // _SAMPLE, 1)
+    generate_s = store_s = 0.0
+    for start in range(0, entities, BATCH):
+        begun = time.perf_counter()
+        files = [maker.file() for _ in range(min(BATCH, entities - start))]
+        sample += [Address(file.record.address) for file in files[::every]]
+        made = time.perf_counter()
+        catalog.add_many(sorted(files, key=lambda file: file.record.address))
+        generate_s += made - begun
+        store_s += time.perf_counter() - made
+    return sample, generate_s, store_s
+
+
+def _as_file(entity: Entity) -> NewFile:
+    address = entity_address(entity)
+    where = msgspec.convert(entity["stat7_coordinates"], type=dict[str, str | int | float | list[str]])
+    record = FileRecord(
+        address,
+        1_735_689_600_000,
+        str(entity["id"]),
+        str(entity["realm"]),
+        lineage=int(str(where["lineage"])),
+        horizon=str(where["horizon"]),
+        resonance=float(str(where["resonance"])),
+        velocity=float(str(where["velocity"])),
+        density=float(str(where["density"])),
+    )
+    return NewFile(record, 0, ENTITY, Location(str(address), secrets.token_bytes(8)))
+
+
+def _at_once(step: Coroutine[None, None, T] | Awaitable[T]) -> T:
+    """Return the result of a coroutine that does not wait, without the cost of an event loop."""
+    iterator = step.__await__()
+    try:
+        next(iterator)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("it waited")
+
+
+def _race(contestants: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median of the seconds that each takes, in turns."""
+    took: list[list[float]] = [[] for _ in contestants]
+    for _ in range(_ROUNDS):
+        for place, contestant in enumerate(contestants):
+            begun = time.perf_counter()
+            contestant()
+            took[place].append(time.perf_counter() - begun)
+    return [statistics.median(times) for times in took]
+
+
+async def _mixed(catalog: LmdbCatalog, addresses: Sequence[Address], seconds: float, seed: int) -> int:
+    """Read and write 70/30 for a while, in several tasks; return how many operations were done."""
+    chance = random.Random(seed)  # noqa: S311
+    maker = Maker(seed)
+    deadline = time.monotonic() + seconds
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        while time.monotonic() < deadline:
+            if chance.random() * 100 < READS_PERCENT:
+                address = chance.choice(addresses)
+                await catalog.record(address, await catalog.lookup(address))
+            else:
+                await catalog.add(maker.file())
+            done += 1
+
+    await asyncio.gather(*(work() for _ in range(TASKS)))
+    return done
+
+
+def _seeds(count: int) -> Iterator[int]:
+    return (secrets.randbelow(1 << 40) + 2 for _ in range(count))  # entities that nobody has added yet
+
+
+def _with_threads(catalog: LmdbCatalog, addresses: Sequence[Address], count: int, seconds: float) -> float:
+    done: list[int] = []
+
+    def work(seed: int) -> None:
+        done.append(asyncio.run(_mixed(catalog, addresses, seconds, seed)))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in _seeds(count)]
+    return _timed(lambda: _all(threads), done)
+
+
+def _with_processes(folder: Path, addresses: Sequence[Address], count: int, seconds: float) -> float:
+    context = multiprocessing.get_context("spawn")  # LMDB must not be open across a fork
+    ready = context.Barrier(count + 1)
+    results: Queue[int] = context.Queue()
+    few = list(addresses[:10_000])
+    processes = [
+        context.Process(target=_process, args=(folder, few, seconds, seed, ready, results)) for seed in _seeds(count)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    begun = time.perf_counter()
+    done = sum(results.get() for _ in processes)
+    took = time.perf_counter() - begun
+    for process in processes:
+        process.join()
+    return done / took
+
+
+def _process(
+    folder: Path, addresses: Sequence[Address], seconds: float, seed: int, ready: Barrier, results: Queue[int]
+) -> None:
+    async def work() -> int:
+        catalog = LmdbCatalog(folder)
+        try:
+            ready.wait()
+            return await _mixed(catalog, addresses, seconds, seed)
+        finally:
+            await catalog.close()
+
+    results.put(asyncio.run(work()))
+
+
+def _harness(entities: int, seconds: float, *, copy_keys: bool) -> float:
+    """Phase 1's mixed test: a dict in memory, four threads; each reads by a random key or adds an entity."""
+    maker = Maker(1)
+    store = {str(entity_address(entity)): entity for entity in (maker.entity() for _ in range(entities))}
+    known = list(store)
+    done: list[int] = []
+
+    def work(seed: int) -> None:
+        chance, more, count = random.Random(seed), Maker(seed), 0  # noqa: S311
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if chance.random() * 100 < READS_PERCENT:
+                # the copy is what Phase 1 measured: O(n), with the interpreter locked
+                _ = store[chance.choice(list(store.keys()) if copy_keys else known)]
+            else:
+                entity = more.entity()
+                store[str(entity_address(entity))] = entity
+            count += 1
+        done.append(count)
+
+    return _timed(lambda: _all([threading.Thread(target=work, args=(seed,)) for seed in _seeds(4)]), done)
+
+
+def _all(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _timed(work: Callable[[], None], done: list[int]) -> float:
+    begun = time.perf_counter()
+    work()
+    return sum(done) / (time.perf_counter() - begun)
