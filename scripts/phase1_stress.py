@@ -34,9 +34,9 @@ from stat7store.latency.run import machine
 
 HARNESS_LIMIT = 1_000_000  # beyond, the entities of a dict would fill the memory
 PHASE1 = """Phase 1's own figures, at 100,000 entities: addresses 2.7 s, one lookup 0.0008 ms, 167 MB (1.6 KB an
-entity); mixed 70/30 13,600 operations/s at 10,000 entities and 404 at 100,000. The fall was the harness's own: to choose a key,
-each read copied the list of all keys, an O(n) copy with the interpreter locked. Phase 1 kept all in memory; here every
-write is durable before it counts."""
+entity); mixed 70/30 13,600 operations/s at 10,000 entities and 404 at 100,000. The fall was the harness's own: to
+choose a key, each read copied the list of all keys, an O(n) copy with the interpreter locked. Phase 1 kept all in
+memory; here every write is durable before it counts."""
 
 
 async def stress(options: argparse.Namespace) -> Phase1:
@@ -122,10 +122,14 @@ def _mixed_rows(scales: list[Scale]) -> list[list[str]]:
         ("Phase 1's harness as it was, in memory, 4 threads", [scale.harness for scale in scales]),
         ("the same without its copy of all keys", [scale.harness_mended for scale in scales]),
     ]
-    for count in scales[0].threads:
-        named.append((f"catalog, durable writes, threads: {count}", [scale.threads[count] for scale in scales]))
-    for count in scales[0].processes:
-        named.append((f"catalog, durable writes, processes: {count}", [scale.processes[count] for scale in scales]))
+    durable = "catalog, durable writes"
+    named += [
+        (f"{durable}, threads: {count}", [scale.threads[count] for scale in scales]) for count in scales[0].threads
+    ]
+    named += [
+        (f"{durable}, processes: {count}", [scale.processes[count] for scale in scales])
+        for count in scales[0].processes
+    ]
     return [[name, *(_rate(rate) for rate in rates), _ratio(rates)] for name, rates in named]
 
 

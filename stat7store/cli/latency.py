@@ -135,7 +135,7 @@ def latency(
         requests=requests,
         each_first=not no_check,
         seed=seed,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=_typed(),
     )
     quiet = as_json == Path("-")
     shown = show.console(stderr=quiet)
@@ -233,6 +233,12 @@ def _comparison_tables(comparison: Comparison) -> list[Table]:
             table.add_row(one.stage, *map(show.milliseconds, figures), Text(one.verdict, style=colour))
         tables.append(table)
     return tables
+
+
+def _typed() -> str:
+    """Return the command as it was typed, without the folder it lies in on this machine."""
+    name = Path(sys.argv[0]).name
+    return shlex.join([f"scripts/{name}" if name.endswith(".py") else name, *sys.argv[1:]])
 
 
 def _temperatures(cold: bool, only_cold: bool) -> tuple[Temperature, ...]:

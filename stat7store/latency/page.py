@@ -12,7 +12,7 @@ from stat7store.latency.report import Report, Run, Summary
 _STYLE = """
 :root{color-scheme:light dark;--back:#fff;--text:#1d2433;--faint:#56607a;--line:#d5dae5;--card:#f6f8fc}
 @media(prefers-color-scheme:dark){:root{--back:#12161f;--text:#e8ecf4;--faint:#a9b3c8;--line:#2c3547;--card:#1a2030}}
-body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;
+body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;
 padding:0 1rem}
 h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p,dl{margin:.4rem 0}
 .faint{color:var(--faint)}figure{background:var(--card);border:1px solid var(--line);border-radius:8px;margin:1rem 0;
@@ -58,8 +58,8 @@ def html_of(report: Report) -> str:
 _LEGEND = (
     "<b>schedule</b>: open loop, from the intended start to the sending. <b>queue</b> to <b>network</b>: the server's "
     "stages. <b>other</b>: the rest of the server's time. <b>client</b>: what the server's clock does not see, "
-    "that is, waiting in the kernel until a worker reads, and the client; slightly negative where the client had the last byte "
-    "before the server's clock stopped. Means add up to the total."
+    "that is, waiting in the kernel until a worker reads, and the client; slightly negative where the client had the "
+    "last byte before the server's clock stopped. Means add up to the total."
 )
 
 

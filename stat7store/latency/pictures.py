@@ -14,7 +14,9 @@ _SHOWN_PERCENTILES = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
 
 def pictures(runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
     """Yield the charts of all runs: a short name, fit for a file, and the SVG."""
-    for number, (title, group) in enumerate(groups(runs), 1):
+    found = list(groups(runs))
+    # a lone run, such as the first check of every file, says little in a chart beside others
+    for number, (title, group) in enumerate([several for several in found if len(several[1]) > 1] or found, 1):
         yield f"{number}-stages", _stages(title, group)
         yield f"{number}-percentiles", _percentiles(title, group)
         yield f"{number}-over-time", _over_time(title, group)
