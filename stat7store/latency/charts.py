@@ -15,7 +15,7 @@ STYLE = (
 )
 _WIDTH = 860
 _ROW = 30
-_LEFT, _RIGHT = 64, 30
+_LEFT, _RIGHT = 72, 40
 _PLOT_HEIGHT = 240
 _LEGEND_COLUMN = 210
 _FEWEST_TICKS = 3
@@ -104,7 +104,7 @@ def _axes(
     for decade in decades:
         y = to_y(10.0**decade)
         yield f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
-        yield f'<text class="faint" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**decade:,g}</text>'
+        yield f'<text class="faint" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_power(decade)}</text>'
     for position, label in ticks:
         x = to_x(position)
         yield f'<line class="grid" x1="{x:.1f}" y1="{bottom - _PLOT_HEIGHT}" x2="{x:.1f}" y2="{bottom}"/>'
@@ -133,6 +133,10 @@ def _legend_height(names: Sequence[str]) -> int:
 
 def _colour(names: Sequence[str], name: str) -> str:
     return COLOURS[names.index(name) % len(COLOURS)]
+
+
+def _power(decade: int) -> str:
+    return f"{10**decade:,}" if decade >= 0 else f"{10.0**decade:g}"
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:

@@ -39,6 +39,7 @@ Temperature = Literal["warm", "cold"]
 SLICE = 8000
 _MOST_TIMINGS = 10_000
 _TRIES = 50
+_TOLD_EVERY = 10_000
 _PAUSE_S = 0.05
 _CHECK_CONCURRENCY = 8
 _BYTES_OF_WRITES = 64_000_000
@@ -156,11 +157,19 @@ class LatencyTest:
     async def _build(self, data: Path | None, make: dataset.Maker, count: int, name: str) -> list[Target]:
         self._show(f"making {count} {name}s")
         begun = time.perf_counter()
+        made = 0
+
+        def advance(more: int) -> None:
+            nonlocal made
+            made += more
+            if made % _TOLD_EVERY < more:
+                self._show(f"{made:,} of {count:,}")
+
         if data is not None:
-            targets = await dataset.build_in_folder(data, make, count, name, lambda done: None)
+            targets = await dataset.build_in_folder(data, make, count, name, advance)
         else:
             assert self._plan.server is not None
-            targets = await dataset.build_over_http(self._plan.server, make, count, name, lambda done: None)
+            targets = await dataset.build_over_http(self._plan.server, make, count, name, advance)
         self._built.append(f"{name}s: {dataset.rate_text(targets, time.perf_counter() - begun)}")
         self._show(self._built[-1])
         return targets
