@@ -78,15 +78,14 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("STAT7_")}
 
 
-def run_import(*arguments: str | Path, uid: int | None = None) -> Done:
-    """Run ``stat7store import --json`` to its end in a process of its own."""
+def run_import(*arguments: str | Path, prefix: Sequence[str] = ()) -> Done:
+    """Run ``stat7store import --json`` to its end in a process of its own, by a command before it if need be."""
     done = subprocess.run(
-        command("--json", *arguments),
+        [*prefix, *command("--json", *arguments)],
         check=False,
         capture_output=True,
         text=True,
         env=environment(),
-        user=uid,
         timeout=120,
     )
     return Done(done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr)
