@@ -16,6 +16,7 @@ from stat7store.address import Address
 from stat7store.canonical import canonical_decimal as _decimal
 from stat7store.canonical import canonical_json, canonical_timestamp
 from stat7store.errors import Malformed
+from stat7store.plain import plain_form
 from stat7store.record import HORIZONS, FileRecord
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -121,6 +122,11 @@ def canonical_form(entity: object) -> bytes:
     ``realm`` (which need not be that of the coordinates), ``state`` (any JSON object) and
     ``stat7_coordinates``. Raises ``Malformed`` naming the field and what is accepted.
     """
+    plain = plain_form(entity)
+    return _careful_form(entity) if plain is None else plain
+
+
+def _careful_form(entity: object) -> bytes:
     parsed = _converted(entity, _Entity, "the entity")
     try:
         created_at = canonical_timestamp(parsed.created_at)
