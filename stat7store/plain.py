@@ -64,6 +64,7 @@ def plain_form(entity: object) -> bytes | None:
         and text[_MOMENT : _MOMENT + 2] == b'Z"'
         and text.isascii()
         and b"\\" not in text
+        and b"\x7f" not in text
         and b"e-" not in text
         and not _has_many_decimals(text)
         and isinstance(entity, dict)

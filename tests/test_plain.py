@@ -21,7 +21,7 @@ ODD_NUMBERS = st.one_of(
     ),
     st.floats(-1, 1),
 )
-ODD = {
+ODD: dict[str, st.SearchStrategy[Any]] = {
     "id": ODD_NAMES,
     "entity_type": ODD_NAMES,
     "realm": ODD_NAMES,
@@ -50,7 +50,7 @@ ODD = {
     "state": st.sampled_from([{"a": 1}, [], None]),
     "stat7_coordinates": st.just({}),
 }
-ODD_COORDINATES = {
+ODD_COORDINATES: dict[str, st.SearchStrategy[Any]] = {
     "realm": ODD_NAMES,
     "lineage": st.sampled_from([-1, 2**63, 2**63 - 1, 1.0, True, "1"]),
     "adjacency": st.sampled_from([(), ["b"], ["b", "a"], None]),
