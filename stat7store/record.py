@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from stat7store.address import Address
@@ -49,8 +47,7 @@ class FileRecord(msgspec.Struct, array_like=True, frozen=True):
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Locator:
+class Locator(msgspec.Struct, frozen=True, gc=False):
     """The index's answer for an address: enough to send the bytes without reading the record.
 
     ``number`` is the record's number in this catalog (never reused); ``size`` is in bytes;
@@ -66,8 +63,7 @@ class Locator:
     damaged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """All the catalog knows of one file."""
 
     locator: Locator

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
+
+import msgspec
 
 Buffer = bytes | bytearray | memoryview
 
 _LOCATION = re.compile(r"[0-9a-f]{3}/([0-9a-f]{64})\.([0-9a-f]{2,32})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Location:
+class Location(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where a backend keeps one blob. A location is never used twice.
 
     ``name`` is the 64 lowercase hex digits the blob was put under; ``token`` (1 to 16 bytes) is

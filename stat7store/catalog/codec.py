@@ -21,10 +21,12 @@ TOKEN_BYTES = 16
 CHECKSUM_BYTES = 8
 RECORD_FORMAT = 1
 
-# number, size, media-type code, backend, flags, location token; then the checksum
+# number, size, media-type code, backend, flags, location token; then the checksum over all of it
 _LOCATOR = struct.Struct("<QQHBB16s")
+_CHECKED_LOCATOR = struct.Struct("<QQHBB16sI")
 _LOCATOR_CHECKSUM = struct.Struct("<I")
-LOCATOR_BYTES = _LOCATOR.size + _LOCATOR_CHECKSUM.size
+_CHECKED = _LOCATOR.size
+LOCATOR_BYTES = _CHECKED_LOCATOR.size
 _DAMAGED = 0x01  # the upper half of the flags is the token's length, less one
 _TOKEN_LENGTH_SHIFT = 4
 
@@ -81,10 +83,12 @@ def encode_locator(address: bytes, locator: Locator, media_code: int) -> bytes:
 
 def decode_locator(address: bytes, value: bytes, media_types: Mapping[int, str]) -> Locator:
     """Read what ``encode_locator`` wrote. Raises ``Damaged`` or ``UnknownMediaTypeError``."""
-    body = value[: _LOCATOR.size]
-    if value[_LOCATOR.size :] != _LOCATOR_CHECKSUM.pack(xxhash.xxh32_intdigest(address + body)):
+    try:
+        number, size, code, backend, flags, token, checksum = _CHECKED_LOCATOR.unpack(value)
+    except struct.error:
+        checksum = None
+    if checksum != xxhash.xxh32_intdigest(address + value[:_CHECKED]):
         raise Damaged("the locator in the catalog is damaged", address=address.hex())
-    number, size, code, backend, flags, token = _LOCATOR.unpack(body)
     media_type = media_types.get(code)
     if media_type is None:
         raise UnknownMediaTypeError(code)
