@@ -50,10 +50,9 @@ class Changes(Tables):
         """See ``Catalog.add``."""
         address = file.record.address
         codec.location_token(address, file.location)
-        try:
-            standing = self.entry(address)
-        except NotFound:
+        if not self.knows(address):
             return Added(self._insert(file), created=True)
+        standing = self.entry(address)
         locator = standing.locator
         if locator.location == file.location:  # the same call again: its blob is no garbage
             return Added(standing, created=False)
@@ -163,7 +162,9 @@ class Changes(Tables):
         self._refuse_garbage(file.location)
         # a neighbour that was deleted while the file was on its way has left
         adjacency = tuple(other for other in _ordered(file.record.adjacency) if self.knows(other))
-        record = msgspec.structs.replace(file.record, adjacency=adjacency)
+        record = file.record
+        if adjacency != record.adjacency:
+            record = msgspec.structs.replace(record, adjacency=adjacency)
         state = self.state
         number = state.next_number
         entry = Entry(Locator(number, file.size, file.media_type, file.location, file.backend), record)
@@ -209,8 +210,9 @@ class Changes(Tables):
             return
         self.count += 1
         for index in INDEXES:
-            positions = {Position(key, entry.locator.number) for entry in self._appended for key in index.keys(entry)}
-            rows = [index.row(position) for position in sorted(positions)]
+            rows = index.rows(self._appended)
+            if not rows:
+                continue
             cursor = self.cursor(index.table)
             # new records have the greatest numbers, and so go to the end of their key
             append = not index.distinct or not cursor.last() or cursor.item() < rows[0]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
-
-import xxhash
 
 from stat7store.catalog.base import Query
 from stat7store.catalog.codec import pack_number, unpack_number
-from stat7store.errors import Malformed
+from stat7store.catalog.keys import GREATEST, LEAST, TEXT_BYTES, float_key, integer_key, text_key
 from stat7store.record import Entry
 
 NUMERIC_KEY_BYTES = 8
@@ -20,12 +18,6 @@ LAST_NUMBER = (1 << 48) - 1
 _DISTINCT_KEY = b"\0"
 _DISTINCT_NUMBER_BYTES = 6
 
-_UNSIGNED = struct.Struct(">Q")
-_FLOAT = struct.Struct(">d")
-_SIGN = 1 << 63
-_ALL = (1 << 64) - 1
-_LEAST, _GREATEST = -(1 << 63), (1 << 63) - 1
-_TEXT_BYTES = 240  # LMDB's keys have at most 511
 _ABOVE_TEXT = b"\xff"  # a byte that UTF-8 never has
 
 Span = tuple[bytes, bytes]
@@ -49,8 +41,9 @@ class Position(NamedTuple):
 class Index:
     """One secondary index: under which keys it has an entry, and which keys a query asks for.
 
-    ``span`` returns None if the query does not restrict this index's values. A span may promise too
-    much (texts can share a key), never too little: the entry itself has the last word.
+    ``keys`` gives no key twice. ``span`` returns None if the query does not restrict this index's
+    values. A span may promise too much (texts can share a key), never too little: the entry itself
+    has the last word.
 
     Where many files share a key, an LMDB key and its record numbers cost 8 bytes a file. Where hardly
     any two do, they would cost 26, and more on pages that are not full. So an index whose keys are
@@ -73,6 +66,20 @@ class Index:
         if self.distinct:
             return _DISTINCT_KEY, key + number.to_bytes(_DISTINCT_NUMBER_BYTES, "big")
         return key, pack_number(number)
+
+    def rows(self, entries: Iterable[Entry]) -> list[Row]:
+        """Return the rows of entries whose record numbers ascend, in the order of the table."""
+        if self.distinct:
+            return sorted(
+                [
+                    (_DISTINCT_KEY, key + entry.locator.number.to_bytes(_DISTINCT_NUMBER_BYTES, "big"))
+                    for entry in entries
+                    for key in self.keys(entry)
+                ]
+            )
+        rows = [(key, pack_number(entry.locator.number)) for entry in entries for key in self.keys(entry)]
+        rows.sort(key=itemgetter(0))  # stable: the numbers still ascend within each key
+        return rows
 
     def position(self, row: Row) -> Position:
         """Read what ``row`` returned."""
@@ -118,7 +125,7 @@ INDEXES = (
         lambda entry: (text_key(entry.locator.media_type),),
         lambda query: _media_types(query.media_type),
     ),
-    Index("tag", lambda entry: map(text_key, entry.record.tags), lambda query: _text(query.tag)),
+    Index("tag", lambda entry: set(map(text_key, entry.record.tags)), lambda query: _text(query.tag)),
     Index(
         "stored_at",
         lambda entry: (integer_key(entry.record.stored_at),),
@@ -135,30 +142,6 @@ EVERYTHING: Span = (b"\0" * NUMERIC_KEY_BYTES, b"\xff" * NUMERIC_KEY_BYTES)
 """All keys of an index of numbers."""
 
 
-def integer_key(value: int) -> bytes:
-    """Return 8 bytes that sort as the integers do; those beyond 64 bits fall on the nearest end."""
-    return _UNSIGNED.pack(min(max(value, _LEAST), _GREATEST) - _LEAST)
-
-
-def float_key(value: float) -> bytes:
-    """Return 8 bytes that sort as the floats do; −0.0 is 0.0. Raises ``Malformed`` for NaN."""
-    if value != value:  # noqa: PLR0124  NaN alone differs from itself
-        raise Malformed("NaN has no place in an order", expected="a number")
-    bits: int = _UNSIGNED.unpack(_FLOAT.pack(value + 0.0))[0]
-    return _UNSIGNED.pack(bits ^ (_ALL if bits & _SIGN else _SIGN))
-
-
-def text_key(text: str) -> bytes:
-    """Return a key that has the text's first bytes first, and is never empty nor too long for LMDB.
-
-    A long text is cut and its hash appended.
-    """
-    data = text.encode("utf-8", "surrogatepass")
-    if len(data) > _TEXT_BYTES:
-        return data[:_TEXT_BYTES] + xxhash.xxh3_128_digest(data)
-    return data + b"\0"
-
-
 def _text(text: str | None) -> Span | None:
     return None if text is None else (text_key(text), text_key(text))
 
@@ -167,8 +150,8 @@ def _integers(least: int | None, greatest: int | None) -> Span | None:
     if least is None and greatest is None:
         return None
     return (
-        integer_key(_LEAST if least is None else least),
-        integer_key(_GREATEST if greatest is None else greatest),
+        integer_key(LEAST if least is None else least),
+        integer_key(GREATEST if greatest is None else greatest),
     )
 
 
@@ -185,7 +168,7 @@ def _media_types(media_type: str | None) -> Span | None:
     family = media_type_family(media_type)
     if family is None:
         return _text(media_type)
-    start = family.encode("utf-8", "surrogatepass")[:_TEXT_BYTES]
+    start = family.encode("utf-8", "surrogatepass")[:TEXT_BYTES]
     return start, start + _ABOVE_TEXT
 
 

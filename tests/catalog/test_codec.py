@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.indexes import float_key, integer_key, text_key
+from stat7store.catalog.keys import float_key, integer_key, text_key
 from stat7store.errors import Damaged, Malformed, Unavailable
 from stat7store.record import FileRecord, Locator, Media
 from storage.base import Location
