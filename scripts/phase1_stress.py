@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -26,13 +25,14 @@ from pathlib import Path
 
 import msgspec
 
+from stat7store.address import Address
 from stat7store.errors import Stat7Error
 from stat7store.latency.charts import lines
+from stat7store.latency.mixed import HARNESS_LIMIT, measure_mixed
 from stat7store.latency.phase1 import Phase1, Rates, Scale, measure_rates, measure_scale
 from stat7store.latency.results import provenance, put_section, table, write_charts
 from stat7store.latency.run import machine
 
-HARNESS_LIMIT = 1_000_000  # beyond, the entities of a dict would fill the memory
 PHASE1 = """Phase 1's own figures, at 100,000 entities: addresses 2.7 s, one lookup 0.0008 ms, 167 MB (1.6 KB an
 entity); mixed 70/30 13,600 operations/s at 10,000 entities and 404 at 100,000. The fall was the harness's own: to
 choose a key, each read copied the list of all keys, an O(n) copy with the interpreter locked. Phase 1 kept all in
@@ -40,30 +40,38 @@ memory; here every write is durable before it counts."""
 
 
 async def stress(options: argparse.Namespace) -> Phase1:
-    """Run every scale in a folder of its own, which is removed after."""
+    """Set every scale up in a folder of its own, then run the mixed loads on all of them, and remove them."""
     rates = measure_rates(min(max(options.scale), 100_000))
-    scales = []
-    for entities in options.scale:
-        folder = Path(tempfile.mkdtemp(prefix="stat7-phase1-", dir=options.folder))
-        try:
-            scale = await measure_scale(
-                folder / "catalog",
-                entities,
-                seconds=options.seconds,
-                parallel=options.parallel,
-                harness=entities <= HARNESS_LIMIT,
-                show=lambda line: print(line, file=sys.stderr, flush=True),
-            )
-        finally:
-            shutil.rmtree(folder)
-        scales.append(scale)
+    scales: list[Scale] = []
+    with tempfile.TemporaryDirectory(prefix="stat7-phase1-", dir=options.folder) as root:
+        catalogs: dict[Path, list[Address]] = {}
+        for entities in options.scale:
+            show(f"{entities:,} entities: setting up")
+            folder = Path(root) / str(entities)
+            scale, catalogs[folder] = await measure_scale(folder, entities)
+            scales.append(scale)
+        mixed = await asyncio.to_thread(
+            measure_mixed,
+            catalogs,
+            options.scale,
+            seconds=options.seconds,
+            parallel=options.parallel,
+            rounds=options.rounds,
+            show=show,
+        )
     return Phase1(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["scripts/phase1_stress.py", *sys.argv[1:]]),
         machine=machine(),
         rates=rates,
         scales=scales,
+        mixed=mixed,
     )
+
+
+def show(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def markdown(found: Phase1) -> str:
@@ -89,8 +97,8 @@ def markdown(found: Phase1) -> str:
                 ),
                 map(_row, scales),
             ),
-            "Mixed 70/30, operations a second:",
-            table(("", *(f"{scale.entities:,}" for scale in scales), "last / first"), _mixed_rows(scales)),
+            "Mixed 70/30, operations a second, medians of rounds in which each load visits all scales in turn:",
+            table(("", *(f"{scale.entities:,}" for scale in scales), _ratio_name(scales)), _mixed_rows(found)),
         ]
     )
 
@@ -117,33 +125,31 @@ def _row(scale: Scale) -> list[str]:
     ]
 
 
-def _mixed_rows(scales: list[Scale]) -> list[list[str]]:
-    named: list[tuple[str, list[float | None]]] = [
-        ("Phase 1's harness as it was, in memory, 4 threads", [scale.harness for scale in scales]),
-        ("the same without its copy of all keys", [scale.harness_mended for scale in scales]),
+def _mixed_rows(found: Phase1) -> list[list[str]]:
+    counts = [scale.entities for scale in found.scales]
+    first, last = counts[0], _compared(found.scales)
+    return [
+        [
+            name,
+            *(f"{rates[count]:,.0f}" if count in rates else "–" for count in counts),
+            f"{rates[last] / rates[first]:.2f}",
+        ]
+        for name, rates in found.mixed.items()
     ]
-    durable = "catalog, durable writes"
-    named += [
-        (f"{durable}, threads: {count}", [scale.threads[count] for scale in scales]) for count in scales[0].threads
-    ]
-    named += [
-        (f"{durable}, processes: {count}", [scale.processes[count] for scale in scales])
-        for count in scales[0].processes
-    ]
-    return [[name, *(_rate(rate) for rate in rates), _ratio(rates)] for name, rates in named]
 
 
-def _rate(rate: float | None) -> str:
-    return "–" if rate is None else f"{rate:,.0f}"
+def _compared(scales: list[Scale]) -> int:
+    """Return the largest scale up to a million: the one that the goal is stated for."""
+    return max((scale.entities for scale in scales if scale.entities <= HARNESS_LIMIT), default=scales[0].entities)
 
 
-def _ratio(rates: list[float | None]) -> str:
-    known = [rate for rate in rates if rate]
-    return f"{known[-1] / known[0]:.2f}" if known else "–"
+def _ratio_name(scales: list[Scale]) -> str:
+    return f"{_compared(scales):,} / {scales[0].entities:,}"
 
 
-def charts(scales: list[Scale]) -> list[tuple[str, str]]:
+def charts(found: Phase1) -> list[tuple[str, str]]:
     """Lookup latency and the mixed rates by the number of entities; none for a single scale."""
+    scales = found.scales
     if len(scales) < 2:
         return []
     lookups = {
@@ -152,13 +158,7 @@ def charts(scales: list[Scale]) -> list[tuple[str, str]]:
         "with record p50": [(scale.entities, scale.lookup_and_record.p50_ms * 1000) for scale in scales],
         "with record p99": [(scale.entities, scale.lookup_and_record.p99_ms * 1000) for scale in scales],
     }
-    most = max(scales[0].threads)
-    mixed = {
-        "Phase 1's harness": [(scale.entities, scale.harness) for scale in scales if scale.harness],
-        "without its copy": [(scale.entities, scale.harness_mended) for scale in scales if scale.harness_mended],
-        f"catalog, {most} threads": [(scale.entities, scale.threads[most]) for scale in scales],
-        f"catalog, {most} processes": [(scale.entities, scale.processes[most]) for scale in scales],
-    }
+    mixed = {name.removesuffix(", durable writes"): list(rates.items()) for name, rates in found.mixed.items()}
     return [
         ("lookups", lines("Lookups by entities", lookups, x_name="entities", y_name="µs", logarithmic_x=True)),
         (
@@ -183,6 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=scale_of, default="10k,100k", metavar="N,…", help="numbers of entities")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="how long each mixed load lasts")
     parser.add_argument("--parallel", type=scale_of, default="1,2,4,8,16", metavar="N,…", help="threads and processes")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each mixed load runs")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the catalogs are made; the temporary folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write it into this Markdown file, with charts")
@@ -194,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json is not None:
             options.json.write_bytes(msgspec.json.encode(found))
         if options.results is not None:
-            shown = write_charts(options.results, "phase1", charts(found.scales))
+            shown = write_charts(options.results, "phase1", charts(found))
             put_section(options.results, "phase1", "\n\n".join([text, *shown]))
     except (Stat7Error, OSError) as error:
         print(f"phase1_stress: {error}", file=sys.stderr)

@@ -108,11 +108,13 @@ INDEXES = (
         "resonance",
         lambda entry: (float_key(entry.record.resonance),),
         lambda query: _floats(query.resonance_min, query.resonance_max),
+        distinct=True,
     ),
     Index(
         "velocity",
         lambda entry: (float_key(entry.record.velocity),),
         lambda query: _floats(query.velocity_min, query.velocity_max),
+        distinct=True,
     ),
     Index(
         "density",

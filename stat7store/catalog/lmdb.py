@@ -40,7 +40,7 @@ from stat7store.record import Entry, FileRecord, Locator
 from storage.base import Location
 from storage.group import GroupCommit
 
-FORMAT = b"1"
+FORMAT = b"2"
 
 T = TypeVar("T")
 _Job = Callable[[Changes], object]

@@ -7,20 +7,15 @@ all keys. The same test is run here as it was, without that copy, and on the cat
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import resource
 import secrets
 import statistics
-import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,9 +36,6 @@ Entity = dict[str, object]
 
 ENTITY = "application/vnd.stat7.entity+json"
 REALMS = ("void", "light", "matter", "mind", "pattern")
-BATCH = 50_000
-READS_PERCENT = 70
-TASKS = 16  # that share a thread or a process, and so its transactions
 _SAMPLE = 100_000
 _ROUNDS = 3
 _DAY_S = 86_400
@@ -63,9 +55,6 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
     ``generate_s`` made entities and addresses, ``store_s`` put them into the catalog durably.
     ``memory_growth`` is what the process's private memory grew by over the set-up and all lookups.
-    Operations a second, mixed 70/30: ``threads`` and ``processes`` on the catalog by their number,
-    every write durable; ``harness`` as Phase 1 did it, in memory, and ``harness_mended`` without its
-    copy of all keys.
     """
 
     entities: int
@@ -75,20 +64,17 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     lookup: Summary
     lookup_and_record: Summary
     memory_growth: int
-    threads: dict[int, float]
-    processes: dict[int, float]
-    harness: float | None
-    harness_mended: float | None
 
 
 class Phase1(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole test."""
+    """The whole test. ``mixed``: operations a second by the name of a load and the number of entities."""
 
     made_at: str
     command: str
     machine: Machine
     rates: Rates
     scales: list[Scale]
+    mixed: dict[str, dict[int, float]]
 
 
 class Maker:
@@ -150,46 +136,26 @@ def measure_rates(count: int) -> Rates:
     return Rates(count / took[0], count / took[1], len(data) / took[2], len(data) / took[3])
 
 
-async def measure_scale(
-    folder: Path, entities: int, *, seconds: float, parallel: Sequence[int], harness: bool, show: Callable[[str], None]
-) -> Scale:
-    """Set up a catalog of so many entities in a new folder and measure it; mixed loads last ``seconds`` each."""
+async def measure_scale(folder: Path, entities: int) -> tuple[Scale, list[Address]]:
+    """Set up a catalog of so many entities in a new folder and measure it; return a sample of the addresses too."""
     before = private_memory()
     catalog = LmdbCatalog(folder)
     try:
-        show(f"{entities:,}: setting up")
         addresses, generate_s, store_s = _set_up(catalog, entities)
         size = os.stat(folder / "data.mdb").st_blocks * 512
-        show(f"{entities:,}: looking up")
         lookup, both = measure_lookups(catalog, addresses)
-        growth = private_memory() - before
-        threads = {}
-        for count in parallel:
-            show(f"{entities:,}: mixed, {count} threads")
-            threads[count] = _with_threads(catalog, addresses, count, seconds)
     finally:
         await catalog.close()
-    processes = {}
-    for count in parallel:
-        show(f"{entities:,}: mixed, {count} processes")
-        processes[count] = _with_processes(folder, addresses, count, seconds)
-    slow = fast = None
-    if harness:
-        show(f"{entities:,}: Phase 1's harness")
-        slow, fast = _harness(entities, seconds, copy_keys=True), _harness(entities, seconds, copy_keys=False)
-    return Scale(
+    scale = Scale(
         entities=entities,
         generate_s=generate_s,
         store_s=store_s,
         bytes_per_entity=size / entities,
         lookup=lookup,
         lookup_and_record=both,
-        memory_growth=growth,
-        threads=threads,
-        processes=processes,
-        harness=slow,
-        harness_mended=fast,
+        memory_growth=private_memory() - before,
     )
+    return scale, addresses
 
 
 def measure_lookups(catalog: LmdbCatalog, addresses: Sequence[Address]) -> tuple[Summary, Summary]:
@@ -220,12 +186,14 @@ def private_memory() -> int:
 def _set_up(catalog: LmdbCatalog, entities: int) -> tuple[list[Address], float, float]:
     """Return a sample of the addresses, the seconds it took to make entities, and those to keep them."""
     maker = Maker(1)
+    # A transaction leaves about twice the pages it copied unused: small ones keep the file dense.
+    batch = min(max(entities // 1000, 1000), 10_000)
     sample: list[Address] = []
     every = max(entities // _SAMPLE, 1)
     generate_s = store_s = 0.0
-    for start in range(0, entities, BATCH):
+    for start in range(0, entities, batch):
         begun = time.perf_counter()
-        files = [maker.file() for _ in range(min(BATCH, entities - start))]
+        files = [maker.file() for _ in range(min(batch, entities - start))]
         sample += [Address(file.record.address) for file in files[::every]]
         made = time.perf_counter()
         catalog.add_many(sorted(files, key=lambda file: file.record.address))
@@ -271,107 +239,3 @@ def _race(contestants: Sequence[Callable[[], object]]) -> list[float]:
             contestant()
             took[place].append(time.perf_counter() - begun)
     return [statistics.median(times) for times in took]
-
-
-async def _mixed(catalog: LmdbCatalog, addresses: Sequence[Address], seconds: float, seed: int) -> int:
-    """Read and write 70/30 for a while, in several tasks; return how many operations were done."""
-    chance = random.Random(seed)  # noqa: S311
-    maker = Maker(seed)
-    deadline = time.monotonic() + seconds
-    done = 0
-
-    async def work() -> None:
-        nonlocal done
-        while time.monotonic() < deadline:
-            if chance.random() * 100 < READS_PERCENT:
-                address = chance.choice(addresses)
-                await catalog.record(address, await catalog.lookup(address))
-            else:
-                await catalog.add(maker.file())
-            done += 1
-
-    await asyncio.gather(*(work() for _ in range(TASKS)))
-    return done
-
-
-def _seeds(count: int) -> Iterator[int]:
-    return (secrets.randbelow(1 << 40) + 2 for _ in range(count))  # entities that nobody has added yet
-
-
-def _with_threads(catalog: LmdbCatalog, addresses: Sequence[Address], count: int, seconds: float) -> float:
-    done: list[int] = []
-
-    def work(seed: int) -> None:
-        done.append(asyncio.run(_mixed(catalog, addresses, seconds, seed)))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in _seeds(count)]
-    return _timed(lambda: _all(threads), done)
-
-
-def _with_processes(folder: Path, addresses: Sequence[Address], count: int, seconds: float) -> float:
-    context = multiprocessing.get_context("spawn")  # LMDB must not be open across a fork
-    ready = context.Barrier(count + 1)
-    results: Queue[int] = context.Queue()
-    few = list(addresses[:10_000])
-    processes = [
-        context.Process(target=_process, args=(folder, few, seconds, seed, ready, results)) for seed in _seeds(count)
-    ]
-    for process in processes:
-        process.start()
-    ready.wait()
-    begun = time.perf_counter()
-    done = sum(results.get() for _ in processes)
-    took = time.perf_counter() - begun
-    for process in processes:
-        process.join()
-    return done / took
-
-
-def _process(
-    folder: Path, addresses: Sequence[Address], seconds: float, seed: int, ready: Barrier, results: Queue[int]
-) -> None:
-    async def work() -> int:
-        catalog = LmdbCatalog(folder)
-        try:
-            ready.wait()
-            return await _mixed(catalog, addresses, seconds, seed)
-        finally:
-            await catalog.close()
-
-    results.put(asyncio.run(work()))
-
-
-def _harness(entities: int, seconds: float, *, copy_keys: bool) -> float:
-    """Phase 1's mixed test: a dict in memory, four threads; each reads by a random key or adds an entity."""
-    maker = Maker(1)
-    store = {str(entity_address(entity)): entity for entity in (maker.entity() for _ in range(entities))}
-    known = list(store)
-    done: list[int] = []
-
-    def work(seed: int) -> None:
-        chance, more, count = random.Random(seed), Maker(seed), 0  # noqa: S311
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if chance.random() * 100 < READS_PERCENT:
-                # the copy is what Phase 1 measured: O(n), with the interpreter locked
-                _ = store[chance.choice(list(store.keys()) if copy_keys else known)]
-            else:
-                entity = more.entity()
-                store[str(entity_address(entity))] = entity
-            count += 1
-        done.append(count)
-
-    return _timed(lambda: _all([threading.Thread(target=work, args=(seed,)) for seed in _seeds(4)]), done)
-
-
-def _all(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _timed(work: Callable[[], None], done: list[int]) -> float:
-    begun = time.perf_counter()
-    work()
-    return sum(done) / (time.perf_counter() - begun)
