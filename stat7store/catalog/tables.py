@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from stat7store.catalog import codec
 from stat7store.address import Address
+from stat7store.catalog import codec
 from stat7store.catalog.base import Counters, Elsewhere, Intent
 from stat7store.errors import Damaged, NotFound
 from stat7store.record import Entry, FileRecord, Locator, Place
