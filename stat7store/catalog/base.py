@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -188,14 +188,20 @@ class Catalog(Protocol):
     async def elsewhere(self, backend: int, limit: int, after: Address | None = None) -> Elsewhere:
         """Return up to ``limit`` files that are not on this backend, in the order of their addresses."""
 
-    async def garbage(self, limit: int) -> list[Place]:
-        """Return up to ``limit`` places whose blobs are to be deleted, oldest first."""
+    async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
+        """Return up to ``limit`` places whose blobs are to be deleted, oldest first.
+
+        Those on the backends ``leaving`` are left out.
+        """
 
     async def forget_garbage(self, places: Sequence[Place]) -> None:
         """Take places out of the garbage queue, their blobs being deleted for good."""
 
     async def discard(self, place: Place) -> bool:
-        """Make a place garbage unless an entry or an intent names it, in one transaction; say whether."""
+        """Make a place garbage, in one transaction; say whether.
+
+        It is left as it is if an entry or an intent names it, or if it is garbage already.
+        """
 
     async def intents(self, before: int) -> list[Intent]:
         """Return the intents of before a moment (milliseconds since 1970), oldest first."""

@@ -164,8 +164,7 @@ class Changes(Tables):
                 return False
         except NotFound:
             pass
-        self._make_garbage(place)
-        return True
+        return self._make_garbage(place)
 
     def rebuild(self) -> None:
         """Make the secondary indexes and the totals anew from the index and the records.
@@ -283,11 +282,12 @@ class Changes(Tables):
             self._media_types[code] = media_type
         return code
 
-    def _make_garbage(self, place: Place) -> None:
+    def _make_garbage(self, place: Place) -> bool:
+        """Queue a place as garbage; return False if it is there already."""
         key = codec.encode_place(place)
         places, state = self.cursor(GARBAGE_PLACES), self.state
         if places.set_key(key):
-            return
+            return False
         self.count += 1
         sequence = pack_number(state.next_garbage)
         state.next_garbage += 1
@@ -295,6 +295,7 @@ class Changes(Tables):
         places.put(key, sequence)
         if not self.cursor(GARBAGE).put(sequence, codec.seal(sequence, key), append=True):
             raise _numbers_spent()
+        return True
 
     def _take_intent(self, place: Place) -> bool:
         intents = self.cursor(INTENTS)

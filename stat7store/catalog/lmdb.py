@@ -12,7 +12,7 @@ import contextlib
 import errno
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -199,9 +199,9 @@ class LmdbCatalog:
         """See ``Catalog``."""
         return await self._read(Tables.counters)
 
-    async def garbage(self, limit: int) -> list[Place]:
+    async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
         """See ``Catalog``."""
-        return await self._read(lambda tables: tables.garbage(limit))
+        return await self._read(lambda tables: tables.garbage(limit, leaving))
 
     async def intents(self, before: int) -> list[Intent]:
         """See ``Catalog``; in a thread of its own."""

@@ -5,7 +5,7 @@ Nothing here knows LMDB itself: a transaction is a function that opens a cursor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -194,12 +194,13 @@ class Tables:
         found = [codec.decode_intent(key, value) for key, value in self.rows(INTENTS)]
         return sorted((intent for intent in found if intent.since < before), key=lambda intent: intent.since)
 
-    def garbage(self, limit: int) -> list[Place]:
-        """Return up to ``limit`` places from the queue, oldest first. Raises ``Damaged``."""
-        return [
+    def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
+        """See ``Catalog.garbage``. Raises ``Damaged``."""
+        queue = (
             codec.decode_place(codec.unseal(sequence, value, "the garbage queue"))
-            for sequence, value in islice(self.rows(GARBAGE), limit)
-        ]
+            for sequence, value in self.rows(GARBAGE)
+        )
+        return list(islice((place for place in queue if place.backend not in leaving), limit))
 
 
 def not_found(address: bytes) -> NotFound:

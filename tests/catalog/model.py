@@ -100,8 +100,9 @@ class Model:
     def discard(self, place: Place) -> bool:
         if place in self.intents or any(entry.locator.place == place for entry in self.entries.values()):
             return False
+        fresh = place not in self.queue
         self._make_garbage(place)
-        return True
+        return fresh
 
     def intend(self, intent: Intent) -> None:
         self.intents[intent.place] = intent
