@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.running import RunningServer
+from tests.s3_servers import S3Server, moto, rgw
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,3 +42,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real server with two workers, shared by the tests of one module."""
     with RunningServer(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """moto's S3 server."""
+    with moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A RADOS Gateway; each process that runs tests has its own."""
+    with rgw(tmp_path_factory.mktemp("rgw") / "cluster") as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", pytest.param("rgw", marks=pytest.mark.real)], scope="session")
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each of the S3 servers."""
+    server: S3Server = request.getfixturevalue(f"{request.param}_server")
+    return server
