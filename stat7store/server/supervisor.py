@@ -19,10 +19,12 @@ import time
 from dataclasses import dataclass
 
 from stat7store.errors import Malformed, Unavailable
-from stat7store.opening import own, prepare
+from stat7store.folder import make_folder
+from stat7store.opening import is_remote, own, prepare
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
 from stat7store.server.log import Log, make_log
+from stat7store.server.probing import probe
 from stat7store.server.worker import work
 from stat7store.settings import Settings
 
@@ -41,9 +43,12 @@ def serve(settings: Settings) -> int:
     """
     workers = settings.workers or len(os.sched_getaffinity(0))
     host = _checked_host(settings)
-    prepare(settings.data)
+    make_folder(settings.data)
     held = own(settings.data)
     try:
+        if is_remote(settings):
+            probe(settings)
+        prepare(settings)
         with _reserve(host, settings.port) as reserved:
             _raise_open_files()
             return _Supervisor(settings, workers, reserved).run()
