@@ -35,7 +35,7 @@ class S3Options:
     """The key for ``aws:kms``; None means the account's own."""
     conditional: bool = True
     """Refuse to overwrite (``If-None-Match: *``); for a server that rejects such requests, False."""
-    adaptive: bool = True
+    adaptive: bool = False
     """Let boto3 slow all requests down while the server throttles (its adaptive mode)."""
     max_connections: int = 64
     """Also the number of threads: so many requests are under way at once."""
@@ -43,7 +43,7 @@ class S3Options:
     read_timeout_s: float = 15.0
     """The longest silence of the server within a request."""
     attempts: int = 4
-    """Tries of one request, the first included."""
+    """Tries of one request, the first included; and how often a body may break off and be gone on with."""
     deadline_s: float = 60.0
     """The longest wait for one request with all its tries; a multipart upload is one for each part."""
     multipart_above: int = 16 << 20

@@ -5,30 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from storage.base import BlobDamaged, Location, Span
 from storage.byte_budget import ByteBudget
-from storage.s3_stream import S3Link, S3Stream
-
-Result = TypeVar("Result")
+from storage.s3_requests import S3Requests
+from storage.s3_stream import S3Stream
 
 # One hop to a thread brings at least this much, and at most so much.
 BLOCK_BYTES = 256 << 10
 _MOST_BYTES = 1 << 20
-# A blob of up to this much is read, and checked, before it is opened.
-WHOLE_BYTES = 1 << 20
 # The first request asks for this much, so that one is enough for most blobs; the later ones for less, ahead of time.
 FIRST_BYTES = 8 << 20
 _WINDOW_BYTES = 4 << 20
 _WINDOWS = 4
-
-
-class InThread(Protocol):
-    """Does blocking work in a thread: it is given the time (monotonic seconds) by which it must be done."""
-
-    def __call__(self, work: Callable[[float], Result], /) -> Awaitable[Result]: ...
 
 
 class Check:
@@ -57,14 +47,25 @@ class S3Reader:
     Of a blob that is read whole, no last byte is given before all have been compared with its name.
     """
 
-    __slots__ = ("_ahead", "_ahead_from", "_block", "_budget", "_check", "_end", "_in_thread", "_link", "_location",
-                 "_next", "_stream", "size")  # fmt: skip
+    __slots__ = (
+        "_ahead",
+        "_ahead_from",
+        "_block",
+        "_check",
+        "_end",
+        "_location",
+        "_memory",
+        "_next",
+        "_requests",
+        "_stream",
+        "size",
+    )
 
     source = "s3"
 
     def __init__(
         self,
-        link: S3Link,
+        requests: S3Requests,
         location: Location,
         span: Span,
         *,
@@ -72,20 +73,18 @@ class S3Reader:
         stream: S3Stream,
         first: bytes,
         check: Check | None,
-        in_thread: InThread,
-        budget: ByteBudget,
+        memory: ByteBudget,
     ) -> None:
         """``stream``: opened at the span's start, its bytes ``first`` read, and taken by ``check``."""
         self.size = size
-        self._link = link
+        self._requests = requests
         self._location = location
         self._stream = stream
         self._block = memoryview(first)
         self._next = span.start + len(first)
         self._end = span.end
         self._check = check
-        self._in_thread = in_thread
-        self._budget = budget
+        self._memory = memory
         self._ahead: deque[_Window] = deque()
         self._ahead_from = self._next + stream.left
 
@@ -106,7 +105,7 @@ class S3Reader:
     async def _fetch(self, limit: int) -> bytes:
         if self._stream.left:
             stream, length = self._stream, max(BLOCK_BYTES, min(limit, _MOST_BYTES))
-            data = await self._in_thread(lambda until: self._checked(stream.read(length, until)))
+            data = await self._requests.run(lambda until: self._checked(stream.read(length, until)))
         elif self._ahead:
             data = await self._next_window()
         else:
@@ -120,10 +119,10 @@ class S3Reader:
         window = self._ahead[0]
         fetched = await window.fetching
         self._ahead.popleft()
-        self._budget.release(window.length)
+        self._memory.release(window.length)
         if self._check is None:
             return fetched
-        return await self._in_thread(lambda until: self._checked(fetched))
+        return await self._requests.run(lambda until: self._checked(fetched))
 
     def _checked(self, data: bytes) -> bytes:
         if self._check is not None:
@@ -134,7 +133,7 @@ class S3Reader:
         """Begin to fetch what will be read later, as far as there is memory for it."""
         while len(self._ahead) < _WINDOWS and self._ahead_from < self._end:
             length = min(_WINDOW_BYTES, self._end - self._ahead_from)
-            if not self._budget.try_hold(length):
+            if not self._memory.try_hold(length):
                 return
             stream = self._stream_from(self._ahead_from, length)
             fetching = asyncio.ensure_future(self._whole(stream, length))
@@ -142,10 +141,10 @@ class S3Reader:
             self._ahead_from += length
 
     async def _whole(self, stream: S3Stream, length: int) -> bytes:
-        return await self._in_thread(lambda until: stream.read(length, until))
+        return await self._requests.run(lambda until: stream.read(length, until))
 
     def _stream_from(self, start: int, length: int) -> S3Stream:
-        return S3Stream(self._link, self._location, Span(start, length), tag=self._stream.tag)
+        return S3Stream(self._requests, self._location, Span(start, length), tag=self._stream.tag)
 
     def close(self) -> None:
         """Let go of it; repeats are harmless."""
@@ -157,7 +156,7 @@ class S3Reader:
             window.stream.close()
             window.fetching.add_done_callback(_forget)
             window.fetching.cancel()
-            self._budget.release(window.length)
+            self._memory.release(window.length)
 
 
 def _forget(fetching: asyncio.Task[bytes]) -> None:

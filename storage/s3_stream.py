@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
+from functools import partial
 
 from storage.base import BlobDamaged, BlobMissing, BlobUnavailable, Location, Span
-from storage.retrying import Retrying
-from storage.s3_bucket import Body, S3Bucket
-from storage.s3_counts import S3Counts
+from storage.s3_bucket import Body
 from storage.s3_failure import S3Failure
+from storage.s3_requests import S3Requests
 
 # What a connection that breaks off loses of what it brought, and how often the deadline is looked at.
 _STEP_BYTES = 1 << 20
 
 
-class S3Link:
-    """What the streams of one store share."""
-
-    def __init__(self, bucket: S3Bucket, retrying: Retrying, counts: S3Counts, *, folder: str, place: str, breaks: int):
-        """``folder``: what every key begins with; ``breaks``: how often one stream may break off."""
-        self.bucket = bucket
-        self.retrying = retrying
-        self.counts = counts
-        self.folder = folder
-        self.place = place
-        self.breaks = breaks
-
-
 class S3Stream:
     """The bytes of a span, in order. Its methods block; one thread at a time, but ``close`` may be called by any."""
 
-    def __init__(self, link: S3Link, location: Location, span: Span, *, tag: str | None = None) -> None:
+    def __init__(self, requests: S3Requests, location: Location, span: Span, *, tag: str | None = None) -> None:
         """``span`` may reach beyond the blob's end, and is cut off there. ``tag``: of the object that is expected."""
-        self._link = link
+        self._requests = requests
         self._location = location
-        self._key = f"{link.folder}{location}"
+        self._key = requests.key(location)
         self._next = span.start
         self._end = span.end
-        self._breaks_left = link.breaks
+        self._breaks_left = requests.options.attempts
         self._body: Body | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -64,7 +50,7 @@ class S3Stream:
             with self._lock:
                 while length > 0 and (self.left or self.size < 0) and not self._closed:
                     wanted = min(length, _STEP_BYTES)
-                    piece = self._link.retrying.call(lambda wanted=wanted: self._step(wanted, until), until)  # type: ignore[misc]
+                    piece = self._requests.call(partial(self._step, wanted), until)
                     pieces.append(piece)
                     length -= len(piece)
         except S3Failure as failure:
@@ -74,13 +60,18 @@ class S3Stream:
                 self.close()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _step(self, wanted: int, until: float) -> bytes:
-        if time.monotonic() > until:
-            raise S3Failure(f"{self._key}: no answer in time")
+    def ask_size(self, until: float) -> int:
+        """Return the size of the whole blob in bytes; nothing is read. Raises as ``read`` does."""
+        try:
+            return self._requests.call(lambda: self._requests.bucket.head(self._key), until).size
+        except S3Failure as failure:
+            raise self._meaning(failure) from failure
+
+    def _step(self, wanted: int) -> bytes:
         try:
             if self._body is None:
                 self._body = self._opened()
-            data = self._link.bucket.read(self._body, min(wanted, self.left))
+            data = self._requests.bucket.read(self._body, min(wanted, self.left))
             if not data:
                 raise S3Failure(f"{self._key}: the body ended {self.left} bytes too early", lost=True)
         except S3Failure:
@@ -93,9 +84,9 @@ class S3Stream:
         return data
 
     def _opened(self) -> Body:
-        opened = self._link.bucket.get(self._key, self._next, self._end, self.tag)
+        opened = self._requests.bucket.get(self._key, self._next, self._end, self.tag)
         if self.size >= 0:
-            self._link.counts.add("s3_resumed")
+            self._requests.counts.add("s3_resumed")
         self.tag = opened.tag
         self.size = opened.size
         self._end = min(self._end, opened.size)
@@ -108,7 +99,7 @@ class S3Stream:
             return BlobDamaged(self._location, "it was replaced while it was read")
         if failure.outside:
             return BlobDamaged(self._location, f"it has no byte {self._next}")
-        return failure.unavailable(self._link.place)
+        return self._requests.unavailable(failure)
 
     def _drop(self) -> None:
         body, self._body = self._body, None
