@@ -17,7 +17,7 @@ from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
-from storage.base import BlobStore, BulkBlobs, Reader, Span
+from storage.base import BlobStore, BulkBlobs, Presigned, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
@@ -134,7 +134,7 @@ class Store:
         """
         for _ in range(_MOST_MOVES):
             if locator.damaged:
-                raise Damaged("the stored bytes are known to be damaged; uploading the file again heals them")
+                raise _known_damaged()
             begun = now_ns()
             try:
                 blobs = await self._backends.of(locator.backend)
@@ -150,6 +150,27 @@ class Store:
                 raise Damaged(f"{reader.size} bytes are stored instead of {locator.size}; uploading again heals them")
             return reader
         raise Damaged("the stored bytes kept moving while they were opened")
+
+    async def link(
+        self, locator: Locator, clock: StageClock, *, seconds: int, media_type: str, disposition: str
+    ) -> str | None:
+        """Return a URL at which the backend itself gives a file for so long; None if it cannot. Charges disk.
+
+        Raises ``Damaged`` or ``Unavailable``.
+        """
+        if locator.damaged:
+            raise _known_damaged()
+        begun = now_ns()
+        try:
+            blobs = await self._backends.of(locator.backend)
+            if not isinstance(blobs, Presigned):
+                return None
+            with blob_errors():
+                return await blobs.url(
+                    locator.location, seconds=seconds, media_type=media_type, disposition=disposition
+                )
+        finally:
+            clock.disk += now_ns() - begun
 
     async def update(
         self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None = None
@@ -207,3 +228,7 @@ class Store:
         if current.place == locator.place:
             raise Damaged("the stored bytes are missing; uploading the file again heals it")
         return current
+
+
+def _known_damaged() -> Damaged:
+    return Damaged("the stored bytes are known to be damaged; uploading the file again heals them")
