@@ -21,8 +21,8 @@ from botocore.exceptions import (
 )
 
 from storage.s3_options import S3Options
-from tests.moto_servers import OWNER, REGION, S3Server, keys_in
 from tests.s3_proxy import Fault, S3Proxy, Script, s3_proxy
+from tests.s3_servers import OWNER, REGION, S3Server, keys_in
 
 DATA = os.urandom(100_000)
 
