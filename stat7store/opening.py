@@ -6,16 +6,19 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Malformed, Unavailable
+from stat7store.errors import Malformed, Stat7Error, Unavailable
 from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, FORMAT_FILE, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.keeping import Keeper
+from stat7store.migrating import Migration
 from stat7store.settings import Settings
-from stat7store.store import Store
+from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
 from storage.base import BlobStore
 from storage.filesystem import FilesystemBlobs
@@ -88,7 +91,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             accepted=settings.accept,
             max_size=int(settings.max_upload_size),
             intent_timeout_s=settings.intent_timeout,
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            owner=_owner(),
         )
 
 
@@ -104,6 +107,16 @@ async def opened(settings: Settings, primary: int | None = None) -> AsyncIterato
         opener = _Opener(settings, stack)
         number = read_facts(settings.data).primary if primary is None else primary
         yield catalog, Backends({number: await opener.open(number)}, number, opener)
+
+
+@asynccontextmanager
+async def opened_for_migration(
+    settings: Settings, target: int, *, source: int | None, jobs: int, failed: Callable[[Address, Stat7Error], None]
+) -> AsyncIterator[Migration]:
+    """Open a store, for the length of the context, to move its files to another backend; see ``Migration``."""
+    async with opened(settings, target) as (catalog, backends):
+        keeper = Keeper(catalog, backends, now=unix_ms, owner=_owner())
+        yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed)
 
 
 class _Opener:
@@ -145,6 +158,10 @@ def _open_blobs(site: Site, settings: Settings) -> BlobStore:
     from storage.s3 import S3Blobs  # noqa: PLC0415
 
     return S3Blobs(_options(site, settings), settings.data / SPOOLS)
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _options(site: Site, settings: Settings) -> S3Options:
