@@ -40,12 +40,16 @@ class Fault(Enum):
 
 
 class Asked(NamedTuple):
-    """A request that came: ``key`` is empty for one on the bucket, ``range`` where none was asked for."""
+    """A request that came, with a body of ``sent`` bytes.
+
+    ``key`` is empty for one on the bucket, ``range`` where none was asked for.
+    """
 
     method: str
     key: str
     query: Mapping[str, str]
     range: str
+    sent: int
 
     @property
     def is_get(self) -> bool:
@@ -56,27 +60,46 @@ class Asked(NamedTuple):
 Faults = Callable[[Asked], Fault | None]
 
 
+def can_meet(asked: Asked, fault: Fault) -> bool:
+    """Tell whether there is anything in a request or its answer that the fault could change."""
+    if fault in (Fault.TRUNCATED, Fault.ALTERED_ANSWER):
+        return asked.method == "GET"
+    return fault is not Fault.ALTERED_REQUEST or asked.sent > 0
+
+
 def calm(_: Asked) -> None:
     """Let everything go well."""
 
 
-class Dice:
-    """Faults by probability: ``rates`` gives each its share of all requests, ``seed`` makes their order repeatable.
+class Deck:
+    """Faults by their share: ``rates`` gives each its share of all requests, ``seed`` makes their order repeatable.
 
-    ``may`` refuses a fault where it would prove nothing.
+    ``may`` refuses a fault for a request where it would prove nothing; it then meets the next one it may.
     """
+
+    _CARDS = 400
 
     def __init__(
         self, seed: int, rates: Mapping[Fault, float], may: Callable[[Asked, Fault], bool] = lambda *_: True
     ) -> None:
         self._random = random.Random(seed)
-        self._faults: list[Fault | None] = [None, *rates]
-        self._weights = [1 - sum(rates.values()), *rates.values()]
+        faults = [fault for fault, rate in rates.items() for _ in range(round(rate * self._CARDS))]
+        self._all: list[Fault | None] = [*faults, *[None] * (self._CARDS - len(faults))]
+        self._left: list[Fault | None] = []
+        self._waiting: list[Fault] = []
         self._may = may
 
     def __call__(self, asked: Asked) -> Fault | None:
-        fault = self._random.choices(self._faults, self._weights)[0]
-        return fault if fault is not None and self._may(asked, fault) else None
+        if not self._left:
+            self._left = self._random.sample(self._all, len(self._all))
+        drawn = self._left.pop()
+        if drawn is not None:
+            self._waiting.append(drawn)
+        for fault in self._waiting:
+            if can_meet(asked, fault) and self._may(asked, fault):
+                self._waiting.remove(fault)
+                return fault
+        return None
 
 
 class Script:
@@ -113,14 +136,15 @@ class S3Proxy:
         """Requests that failed a check, by the code they were answered with."""
         self._target = endpoint
         self._parts = Parts()
+        self._until = asyncio.Event()
         self._session: aiohttp.ClientSession
 
     def count(self, concerned: Callable[[Asked], bool]) -> int:
         """Return how many such requests came."""
         return sum(map(concerned, self.asked))
 
-    async def serve(self, listener: socket.socket, until: asyncio.Event) -> None:
-        """Answer requests until the event is set."""
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer requests until ``stop``."""
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
             runner = web.ServerRunner(
@@ -128,8 +152,12 @@ class S3Proxy:
             )
             await runner.setup()
             await web.SockSite(runner, listener).start()
-            await until.wait()
+            await self._until.wait()
             await runner.cleanup()
+
+    def stop(self) -> None:
+        """End ``serve``; in its thread."""
+        self._until.set()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -139,12 +167,10 @@ class S3Proxy:
 
     async def _pass(self, request: web.BaseRequest) -> web.StreamResponse:
         _, _, key = request.path.removeprefix("/").partition("/")
-        asked = Asked(request.method, key, dict(request.query), request.headers.get("Range", ""))
-        self.asked.append(asked)
         body = await request.content.read()
+        asked = Asked(request.method, key, dict(request.query), request.headers.get("Range", ""), len(body))
+        self.asked.append(asked)
         fault = self.faults(asked)
-        if fault is Fault.ALTERED_REQUEST and not body:
-            fault = None
         if fault is not None:
             self.given[fault] += 1
         if fault is Fault.INTERNAL_ERROR:
@@ -196,7 +222,8 @@ class S3Proxy:
         if fault is Fault.RESET_AFTER:
             return _reset(request)
         if fault is Fault.STALLED and not body:
-            await asyncio.Event().wait()
+            await self._until.wait()
+            return _reset(request)
         if fault is Fault.ALTERED_ANSWER and body:
             body = _altered(body)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
@@ -206,7 +233,7 @@ class S3Proxy:
         if fault in (Fault.TRUNCATED, Fault.STALLED) and body:
             await response.write(body[: len(body) // 2])
             if fault is Fault.STALLED:
-                await asyncio.Event().wait()
+                await self._until.wait()
             assert request.transport is not None
             request.transport.close()
             return response
@@ -221,15 +248,14 @@ def s3_proxy(endpoint: str, faults: Faults = calm, slow_s: float = 0.2) -> Itera
     """Run a proxy before the server at ``endpoint``, in a thread of its own."""
     proxy = S3Proxy(endpoint, faults, slow_s)
     loop = asyncio.new_event_loop()
-    until = asyncio.Event()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         proxy.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(listener, until),), name="s3-proxy")
+        thread = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(listener),), name="s3-proxy")
         thread.start()
         try:
             yield proxy
         finally:
-            loop.call_soon_threadsafe(until.set)
+            loop.call_soon_threadsafe(proxy.stop)
             thread.join()
             loop.close()
 

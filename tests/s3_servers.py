@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -99,7 +100,8 @@ def moto() -> Iterator[S3Server]:
     """Run moto's S3 server in threads of this process. All that run in one process share their buckets."""
     from moto.server import ThreadedMotoServer  # it takes a second
 
-    server = ThreadedMotoServer(port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # one line for each request
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
@@ -136,3 +138,13 @@ def rgw(folder: Path) -> Iterator[S3Server]:
         endpoint = process.stdout.readline().strip()
         assert endpoint, process.stderr.read()
         yield S3Server("rgw", endpoint)
+
+
+def flags_for(options: S3Options) -> list[str]:
+    """Return the flags of a server whose new files go to a bucket."""
+    return [
+        f"--blobs=s3://{options.bucket}/{options.prefix}",
+        f"--s3-endpoint={options.endpoint_url}",
+        f"--s3-region={REGION}",
+        "--s3-path-style",
+    ]
