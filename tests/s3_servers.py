@@ -140,6 +140,11 @@ def rgw(folder: Path) -> Iterator[S3Server]:
         yield S3Server("rgw", endpoint)
 
 
+def server_of(options: S3Options) -> S3Server:
+    """Return the server that a bucket is on."""
+    return S3Server("any", options.endpoint_url or "")
+
+
 def flags_for(options: S3Options) -> list[str]:
     """Return the flags of a server whose new files go to a bucket."""
     return [
