@@ -21,6 +21,7 @@ from stat7store.settings import Settings
 from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
 from storage.base import BlobStore
+from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from storage.s3_options import S3Options
 
@@ -56,7 +57,8 @@ async def check_backend(settings: Settings) -> None:
 
     Raises ``Malformed`` or ``Unavailable`` saying what to do.
     """
-    blobs = await _open(_wanted(settings), settings)
+    with blob_errors():
+        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
     try:
         with blob_errors():
             await blobs.check()
@@ -114,7 +116,8 @@ async def opened_for_migration(
     settings: Settings, target: int, *, source: int | None, jobs: int, failed: Callable[[Address, Stat7Error], None]
 ) -> AsyncIterator[Migration]:
     """Open a store, for the length of the context, to move its files to another backend; see ``Migration``."""
-    async with opened(settings, target) as (catalog, backends):
+    uncached = settings.model_copy(update={"cache_dir": None})  # what is read once is no use in a cache
+    async with opened(uncached, target) as (catalog, backends):
         keeper = Keeper(catalog, backends, now=unix_ms, owner=_owner())
         yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed)
 
@@ -133,7 +136,10 @@ class _Opener:
         site = read_facts(self._settings.data).backends.get(number)
         if site is None:
             raise Unavailable(f"the store in {self._settings.data} has no backend {number}")
-        blobs = await _open(site, self._settings)
+        with blob_errors():
+            blobs = await asyncio.to_thread(_open_blobs, site, self._settings)
+            if site.url != FILESYSTEM and self._settings.cache_dir is not None:
+                blobs = await asyncio.to_thread(_cached, blobs, self._settings.cache_dir / str(number), self._settings)
         self._stack.push_async_callback(blobs.close)
         return blobs
 
@@ -146,11 +152,6 @@ def _wanted(settings: Settings) -> Site:
     return site or Site()
 
 
-async def _open(site: Site, settings: Settings) -> BlobStore:
-    with blob_errors():
-        return await asyncio.to_thread(_open_blobs, site, settings)
-
-
 def _open_blobs(site: Site, settings: Settings) -> BlobStore:
     if site.url == FILESYSTEM:
         return FilesystemBlobs(settings.data / BLOBS)
@@ -158,6 +159,12 @@ def _open_blobs(site: Site, settings: Settings) -> BlobStore:
     from storage.s3 import S3Blobs  # noqa: PLC0415
 
     return S3Blobs(_options(site, settings), settings.data / SPOOLS)
+
+
+def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:
+    # a cache is for one backend: another may have other bytes at the same location
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return CachedBlobs(blobs, folder, int(settings.cache_size), admit_on_write=settings.cache_writes)
 
 
 def _owner() -> str:

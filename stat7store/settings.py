@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     s3_attempts: int = Field(4, ge=1, le=20, description="Tries of one request to S3, the first included.")
     s3_deadline: float = Field(60.0, gt=0, description="Seconds for one request to S3 with all its tries.")
     cache_dir: Path | None = Field(None, description="Folder of a cache in front of S3; there is none if not given.")
-    cache_size: ByteSize = Field(ByteSize(10 * _GIB), gt=0, description="Most bytes in the cache.")
+    cache_size: ByteSize = Field(ByteSize(10 * _GIB), gt=0, description="Most bytes in the cache of one bucket.")
     cache_writes: bool = Field(False, description="Put new files into the cache as well.")
     redirect: bool = Field(
         False, description="Answer GET with a redirect to S3, where it holds the file; HEAD is answered as ever."

@@ -269,7 +269,11 @@ def test_a_store_moves_while_it_serves_and_through_kills(
         assert verifier.wrong == []
         wait_until(lambda: stats_of(server)["garbage"] == 0)
         assert stats_of(server)["files"] == len(files)
-    # the one that was killed left intents, and perhaps objects: they are no entries, and are swept when stale
+    # those that were killed left intents and perhaps blobs, which are swept once they are stale
+    with RunningServer(data, "--intent-timeout=0.001", "--sweep-every=0.2", workers=1) as server:
+        wait_until(lambda: keys_in(s3, bucket.bucket) == [])
+        wait_until(lambda: _moved(data, s3, bucket, None) == len(files))
+        assert [fetch(server.url, str(Address.of(each))) for each in files] == files
     s3.close()
 
 
