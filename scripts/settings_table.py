@@ -63,7 +63,7 @@ def _default(field: FieldInfo) -> str:
         value = f"{value:g}"
     elif not isinstance(value, str | Path):
         value = json.dumps(value)
-    return f"`{value}`" if value else "none"
+    return f"`{value}`" if value not in ("", "null") else "none"
 
 
 def main(arguments: list[str] | None = None) -> int:

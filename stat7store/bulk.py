@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stat7store.address import Address
 from stat7store.catalog.base import BulkCatalog, NewFile
 from stat7store.media.sniff import HEAD_BYTES, realm_of
-from stat7store.record import FileRecord, Locator
+from stat7store.record import FileRecord, Locator, Place
 from stat7store.translate import blob_errors
 from stat7store.upload import accepted_type, refuse_empty, refuse_too_large
-from storage.base import BulkBlobs, Location, Spool
+from storage.base import BulkBlobs, Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,18 @@ class Bulk:
     def __init__(
         self,
         catalog: BulkCatalog,
-        blobs: BulkBlobs,
+        backends: Mapping[int, BulkBlobs],
+        primary: int,
         *,
         accepted: Sequence[str],
         max_size: int,
         now: Callable[[], int],
     ) -> None:
-        """Made by ``Store.bulk``."""
+        """Made by ``Store.bulk``. ``backends`` are those that take many blobs in one go, by number."""
         self._catalog = catalog
-        self._blobs = blobs
+        self._backends = backends
+        self._primary = primary
+        self._blobs = backends[primary]
         self._accepted = accepted
         self._max_size = max_size
         self._now = now
@@ -60,7 +63,10 @@ class Bulk:
             return self._blobs.spool_now()
 
     def holds(self, address: Address) -> bool:
-        """Tell whether a file is stored, and all of it. Raises ``Damaged`` or ``Unavailable``."""
+        """Tell whether a file is stored, and all of it. Raises ``Damaged`` or ``Unavailable``.
+
+        On a backend that can only be asked for one file at a time, the catalog's word is taken for it.
+        """
         locator = self._catalog.lookup_many([address]).get(address)
         return locator is not None and self._is_whole(locator)
 
@@ -76,7 +82,7 @@ class Bulk:
             locations = self._blobs.put_all([(wanted[address].spool, str(address)) for address in new])
         now = self._now()
         rows = [
-            _new_file(wanted[address], now, location, replaces)
+            _new_file(wanted[address], now, Place(location, self._primary), replaces)
             for (address, replaces), location in zip(new.items(), locations, strict=True)
         ]
         rows.sort(key=lambda row: row.record.address)  # as the catalog likes it
@@ -84,19 +90,20 @@ class Bulk:
         created = {outcome.entry.address for outcome in added if outcome.created}
         return [file.address in created and wanted[file.address] is file for file in files]
 
-    def _not_whole(self, addresses: Iterable[Address]) -> dict[Address, Location | None]:
-        """Return the addresses whose bytes are wanted, each with the location where they should have been."""
+    def _not_whole(self, addresses: Iterable[Address]) -> dict[Address, Place | None]:
+        """Return the addresses whose bytes are wanted, each with the place where they should have been."""
         asked = list(addresses)
         found = self._catalog.lookup_many(asked)
         return {
-            address: locator.location if (locator := found.get(address)) is not None else None
+            address: locator.place if (locator := found.get(address)) is not None else None
             for address in asked
             if (locator := found.get(address)) is None or not self._is_whole(locator)
         }
 
     def _is_whole(self, locator: Locator) -> bool:
+        blobs = self._backends.get(locator.backend)
         with blob_errors():
-            return not locator.damaged and self._blobs.holds(locator.location, locator.size)
+            return not locator.damaged and (blobs is None or blobs.holds(locator.location, locator.size))
 
 
 def judge(accepted: Sequence[str], max_size: int, head: bytes, size: int) -> str:
@@ -106,8 +113,8 @@ def judge(accepted: Sequence[str], max_size: int, head: bytes, size: int) -> str
     return accepted_type(head[:HEAD_BYTES], accepted)
 
 
-def _new_file(file: Incoming, now: int, location: Location, replaces: Location | None) -> NewFile:
+def _new_file(file: Incoming, now: int, place: Place, replaces: Place | None) -> NewFile:
     record = FileRecord(
         address=file.address, stored_at=now, filename=file.filename, realm=realm_of(file.media_type), tags=file.tags
     )
-    return NewFile(record, file.spool.size, file.media_type, location, replaces=replaces)
+    return NewFile(record, file.spool.size, file.media_type, place.location, place.backend, replaces)

@@ -1,46 +1,69 @@
-"""Opening a store's folder: the one place where catalog and blob backend are chosen."""
+"""Opening a store's folder: the one place where catalog and blob backends are chosen."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
-import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from stat7store.address import Address
+from stat7store.backends import Backends
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Unavailable
+from stat7store.errors import Malformed, Stat7Error, Unavailable
+from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, FORMAT_FILE, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.keeping import Keeper
+from stat7store.migrating import Migration
 from stat7store.settings import Settings
-from stat7store.store import Store
-from storage.base import BlobError
+from stat7store.store import Store, unix_ms
+from stat7store.translate import blob_errors
+from storage.base import BlobStore
+from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
-
-FORMAT = 1
-FORMAT_FILE = "stat7.json"
+from storage.s3_options import S3Options
 
 
-def prepare(data: Path) -> None:
-    """Make the folder of a store, or check that it is one; idempotent.
+def prepare(settings: Settings) -> None:
+    """Make the folder of a store, or check that it is one, and choose where its new files go; idempotent.
 
     Raises ``Unavailable`` saying what to do if it cannot be made, holds something else, or is of
     another format.
     """
-    marker = data / FORMAT_FILE
+    make_folder(settings.data)
+    enlist(settings.data, site_of(settings), primary=True)
+
+
+def site_of(settings: Settings) -> Site | None:
+    """Return where ``--blobs`` says that new files go; None if it does not say. Raises ``Malformed``."""
+    if not settings.blobs:
+        return None
+    if settings.blobs == FILESYSTEM:
+        return Site()
+    site = Site(settings.blobs, settings.s3_endpoint, settings.s3_region, settings.s3_path_style)
+    _options(site, settings)
+    return site
+
+
+def is_remote(settings: Settings) -> bool:
+    """Tell whether new files of the store go, or are to go, elsewhere than to its folder."""
+    return _wanted(settings).url != FILESYSTEM
+
+
+async def check_backend(settings: Settings) -> None:
+    """Return if the backend for new files can serve; ``make_folder`` has made the folder.
+
+    Raises ``Malformed`` or ``Unavailable`` saying what to do.
+    """
+    with blob_errors():
+        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if marker.exists():
-            found = json.loads(marker.read_bytes()).get("format")
-            if found != FORMAT:
-                raise Unavailable(f"{data} is of format {found}; this version reads format {FORMAT}")
-        elif any(entry.name not in ("catalog", "blobs", "serve.lock") for entry in data.iterdir()):
-            raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
-        (data / "catalog").mkdir(mode=0o700, exist_ok=True)
-        FilesystemBlobs.create(data / "blobs")
-        if not marker.exists():
-            _write_durably(marker, json.dumps({"format": FORMAT}).encode())
-    except (OSError, ValueError, AttributeError, BlobError) as error:
-        raise Unavailable(f"{data} cannot be used as a store's folder: {error}") from error
+        with blob_errors():
+            await blobs.check()
+    finally:
+        await blobs.close()
 
 
 def own(data: Path) -> int:
@@ -63,26 +86,110 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
     LMDB wants to be opened once in a process, and after any fork.
     """
-    catalog = LmdbCatalog(settings.data / "catalog", map_size=settings.map_size)
-    try:
-        blobs = FilesystemBlobs(settings.data / "blobs")
-        try:
-            yield Store(catalog, blobs, accepted=settings.accept, max_size=int(settings.max_upload_size))
-        finally:
-            await blobs.close()
-    finally:
-        await catalog.close()
+    async with opened(settings) as (catalog, backends):
+        yield Store(
+            catalog,
+            backends,
+            accepted=settings.accept,
+            max_size=int(settings.max_upload_size),
+            intent_timeout_s=settings.intent_timeout,
+            owner=_owner(),
+        )
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+@asynccontextmanager
+async def opened(settings: Settings, primary: int | None = None) -> AsyncIterator[tuple[LmdbCatalog, Backends]]:
+    """Open the parts of a store, for the length of the context; see ``open_store``.
+
+    ``primary`` is the number of another backend for new files than the store's own.
+    """
+    async with AsyncExitStack() as stack:
+        catalog = LmdbCatalog(settings.data / CATALOG, map_size=settings.map_size)
+        stack.push_async_callback(catalog.close)
+        opener = _Opener(settings, stack)
+        number = read_facts(settings.data).primary if primary is None else primary
+        yield catalog, Backends({number: await opener.open(number)}, number, opener)
+
+
+@asynccontextmanager
+async def opened_for_migration(
+    settings: Settings, target: int, *, source: int | None, jobs: int, failed: Callable[[Address, Stat7Error], None]
+) -> AsyncIterator[Migration]:
+    """Open a store, for the length of the context, to move its files to another backend; see ``Migration``."""
+    uncached = settings.model_copy(update={"cache_dir": None})  # what is read once is no use in a cache
+    async with opened(uncached, target) as (catalog, backends):
+        keeper = Keeper(catalog, backends, now=unix_ms, owner=_owner())
+        yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed)
+
+
+class _Opener:
+    """An ``Opener`` by the list in the store's folder, which is read anew each time."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+
+    def numbers(self) -> Collection[int]:
+        return read_facts(self._settings.data).backends.keys()
+
+    async def open(self, number: int) -> BlobStore:
+        site = read_facts(self._settings.data).backends.get(number)
+        if site is None:
+            raise Unavailable(f"the store in {self._settings.data} has no backend {number}")
+        with blob_errors():
+            blobs = await asyncio.to_thread(_open_blobs, site, self._settings)
+            if site.url != FILESYSTEM and self._settings.cache_dir is not None:
+                blobs = await asyncio.to_thread(_cached, blobs, self._settings.cache_dir / str(number), self._settings)
+        self._stack.push_async_callback(blobs.close)
+        return blobs
+
+
+def _wanted(settings: Settings) -> Site:
+    site = site_of(settings)
+    if site is None and (settings.data / FORMAT_FILE).exists():
+        facts = read_facts(settings.data)
+        site = facts.backends.get(facts.primary)
+    return site or Site()
+
+
+def _open_blobs(site: Site, settings: Settings) -> BlobStore:
+    if site.url == FILESYSTEM:
+        return FilesystemBlobs(settings.data / BLOBS)
+    # boto3 takes long to import, and a store without S3 must not need it
+    from storage.s3 import S3Blobs  # noqa: PLC0415
+
+    return S3Blobs(_options(site, settings), settings.data / SPOOLS)
+
+
+def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:
+    # a cache is for one backend: another may have other bytes at the same location
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return CachedBlobs(blobs, folder, int(settings.cache_size), admit_on_write=settings.cache_writes)
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _options(site: Site, settings: Settings) -> S3Options:
+    """Return how to talk to an S3 bucket. Raises ``Malformed``."""
+    where = S3Options.parse(site.url)
     try:
-        os.fsync(folder)  # a rename alone may not survive power loss
-    finally:
-        os.close(folder)
+        return S3Options(
+            bucket=where.bucket,
+            prefix=where.prefix,
+            endpoint_url=site.endpoint or None,
+            region=settings.s3_region or site.region or None,
+            path_style=settings.s3_path_style or site.path_style,
+            storage_class=settings.s3_storage_class or None,
+            encryption=None if settings.s3_sse == "none" else settings.s3_sse,
+            kms_key=settings.s3_kms_key or None,
+            conditional=settings.s3_conditional,
+            max_connections=settings.s3_max_connections,
+            connect_timeout_s=settings.s3_connect_timeout,
+            read_timeout_s=settings.s3_read_timeout,
+            attempts=settings.s3_attempts,
+            deadline_s=settings.s3_deadline,
+        )
+    except ValueError as error:
+        raise Malformed(f"bad settings: {error}") from error

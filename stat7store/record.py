@@ -47,12 +47,19 @@ class FileRecord(msgspec.Struct, array_like=True, frozen=True):
     tags: tuple[str, ...] = ()
 
 
+class Place(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Where a store keeps one blob: a location, and the number of the backend it is on."""
+
+    location: Location
+    backend: int = 0
+
+
 class Locator(msgspec.Struct, frozen=True, gc=False):
     """The index's answer for an address: enough to send the bytes without reading the record.
 
     ``number`` is the record's number in this catalog (never reused); ``size`` is in bytes;
-    ``backend`` says which blob backend holds the bytes (0: the store's own); ``damaged`` marks
-    bytes that were found altered and must not be served.
+    ``backend`` says which blob backend holds the bytes (0: the one the store was made with);
+    ``damaged`` marks bytes that were found altered and must not be served.
     """
 
     number: int
@@ -61,6 +68,10 @@ class Locator(msgspec.Struct, frozen=True, gc=False):
     location: Location
     backend: int = 0
     damaged: bool = False
+
+    @property
+    def place(self) -> Place:
+        return Place(self.location, self.backend)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import (
@@ -16,6 +17,7 @@ from pydantic_settings import (
 )
 
 from stat7store.errors import Malformed
+from storage.s3_options import S3Options
 
 DEFAULT_PORT = 7377
 DEFAULT_CONFIG = Path("stat7.toml")
@@ -36,10 +38,27 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _backend(value: str) -> str:
+    if value not in ("", "filesystem"):
+        S3Options.parse(value)
+    return value.rstrip("/")
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if value and not (parts.scheme in ("http", "https") and parts.hostname and not parts.query):
+        raise ValueError(f"{value!r} is no URL of a server; accepted are such as https://s3.example:9000")
+    if parts.username or parts.password:
+        raise ValueError("an endpoint holds no credentials; boto3 finds them in the environment or in ~/.aws")
+    return value.rstrip("/")
+
+
 MediaRange = Annotated[str, AfterValidator(_media_range)]
 # NoDecode: an environment variable holds a,b,c rather than JSON
 MediaRanges = Annotated[list[MediaRange], NoDecode, BeforeValidator(_split)]
 HostNames = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Backend = Annotated[str, AfterValidator(_backend)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class Settings(BaseSettings):
@@ -68,6 +87,36 @@ class Settings(BaseSettings):
         ByteSize(_GIB), ge=_MIB, description="First size of the catalog's memory map; it grows by itself."
     )
     sweep_every: float = Field(3600.0, gt=0, description="Seconds between sweeps for orphaned blobs.")
+    intent_timeout: float = Field(
+        21600.0, gt=0, description="Seconds after which an upload to S3 that was begun and not finished is swept."
+    )
+    blobs: Backend = Field(
+        "", description="Where new files go: filesystem or s3://bucket/prefix; if not given, where they went last."
+    )
+    s3_endpoint: Endpoint = Field("", description="URL of the S3 server; AWS if not given.")
+    s3_region: str = Field("", description="Region of the bucket; the one that boto3 finds if not given.")
+    s3_path_style: bool = Field(
+        False, description="Name the bucket in the path of the URL: most servers other than AWS want it."
+    )
+    s3_storage_class: str = Field("", description="Storage class of new objects; the bucket's own if not given.")
+    s3_sse: Literal["none", "AES256", "aws:kms"] = Field(
+        "none", description="How S3 is to encrypt new objects; none leaves it to the bucket."
+    )
+    s3_kms_key: str = Field("", description="Key for aws:kms; the account's own if not given.")
+    s3_conditional: bool = Field(
+        True, description="Have S3 refuse to overwrite (If-None-Match), which some servers do not know."
+    )
+    s3_max_connections: int = Field(64, ge=1, le=1024, description="Most requests to S3 at once, for each worker.")
+    s3_connect_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a connection to S3.")
+    s3_read_timeout: float = Field(15.0, gt=0, description="Longest silence of S3 within a request, in seconds.")
+    s3_attempts: int = Field(4, ge=1, le=20, description="Tries of one request to S3, the first included.")
+    s3_deadline: float = Field(60.0, gt=0, description="Seconds for one request to S3 with all its tries.")
+    cache_dir: Path | None = Field(None, description="Folder of a cache in front of S3; there is none if not given.")
+    cache_size: ByteSize = Field(ByteSize(10 * _GIB), gt=0, description="Most bytes in the cache of one bucket.")
+    cache_writes: bool = Field(False, description="Put new files into the cache as well.")
+    redirect: bool = Field(
+        False, description="Answer GET with a redirect to S3, where it holds the file; HEAD is answered as ever."
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log lines on standard error; auto is console on a terminal and json elsewhere."
     )

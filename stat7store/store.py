@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from stat7store.address import Address
+from stat7store.backends import Backends
 from stat7store.bulk import Bulk
 from stat7store.catalog.base import BulkCatalog, Catalog, Counters, Page, Query
 from stat7store.errors import Damaged, NotFound, Unavailable
+from stat7store.keeping import Keeper
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
-from storage.base import BlobStore, BulkBlobs, Claimable, Location, Reader, Span
+from storage.base import BlobStore, BulkBlobs, Presigned, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
-_GARBAGE_BATCH = 256
+INTENT_TIMEOUT_S = 6 * 3600.0
 _MOST_MOVES = 3
 
 
@@ -29,31 +31,46 @@ def unix_ms() -> int:
 
 
 class Store:
-    """Files by address: a catalog that knows them and a blob backend that holds their bytes.
+    """Files by address: a catalog that knows them and blob backends that hold their bytes.
 
-    ``accepted`` are media types or families, ``max_size`` is in bytes, ``now`` is the wall clock in
-    milliseconds. The store does not own the catalog and the backend; whoever opened them closes them.
+    ``blobs`` is one backend, or several. ``accepted`` are media types or families, ``max_size`` is
+    in bytes, ``now`` is the wall clock in milliseconds. An intent older than ``intent_timeout_s`` is
+    taken for one of a dead upload; ``owner`` is named in those of this process. The store does not
+    own the catalog and the backends; whoever opened them closes them.
     """
 
     def __init__(
         self,
         catalog: Catalog,
-        blobs: BlobStore,
+        blobs: BlobStore | Backends,
         *,
         accepted: Sequence[str] = ACCEPTED,
         max_size: int = MAX_SIZE,
         now: Callable[[], int] = unix_ms,
+        intent_timeout_s: float = INTENT_TIMEOUT_S,
+        owner: str = "",
     ) -> None:
         self._catalog = catalog
-        self._blobs = blobs
+        self._backends = backends = blobs if isinstance(blobs, Backends) else Backends({0: blobs})
+        self._keeper = Keeper(catalog, backends, now=now, owner=owner)
+        self._intent_timeout_s = intent_timeout_s
         self._accepted = tuple(accepted)
         self._max_size = max_size
         self._now = now
 
     @property
     def backend(self) -> str:
-        """Name of the blob backend, as timings and statistics give it."""
-        return self._blobs.kind
+        """Name of the blob backend for new files, as timings and statistics give it."""
+        return self._backends.blobs.kind
+
+    def backend_of(self, locator: Locator) -> str:
+        """Return the name of the backend that a file is on; ``unknown`` if it was never reached."""
+        blobs = self._backends.opened(locator.backend)
+        return "unknown" if blobs is None else blobs.kind
+
+    def counts(self) -> dict[str, int]:
+        """Return what this process's backends have counted so far; see ``storage.base.Counted``."""
+        return self._backends.counts()
 
     @asynccontextmanager
     async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
@@ -63,11 +80,12 @@ class Store:
         address the bytes must have.
         """
         with blob_errors():
-            spool = await self._blobs.spool()
+            spool = await self._backends.blobs.spool()
         upload = Upload(
             spool,
             self._catalog,
-            self._blobs,
+            self._backends,
+            self._keeper,
             filename=filename,
             expected=expected,
             accepted=self._accepted,
@@ -81,9 +99,15 @@ class Store:
 
     def bulk(self) -> Bulk:
         """Return the way in for many files at once. Raises ``Unavailable`` where there is none."""
-        if not isinstance(self._catalog, BulkCatalog) or not isinstance(self._blobs, BulkBlobs):
+        primary = self._backends.primary
+        backends: dict[int, BulkBlobs] = {}
+        for number in self._backends.numbers():
+            blobs = self._backends.opened(number)
+            if blobs is not None and isinstance(blobs, BulkBlobs):
+                backends[number] = blobs
+        if not isinstance(self._catalog, BulkCatalog) or primary not in backends:
             raise Unavailable("this store takes files one by one only; send them to its server")
-        return Bulk(self._catalog, self._blobs, accepted=self._accepted, max_size=self._max_size, now=self._now)
+        return Bulk(self._catalog, backends, primary, accepted=self._accepted, max_size=self._max_size, now=self._now)
 
     async def find(self, address: Address, clock: StageClock) -> Entry:
         """Return what is known of a file; raise ``NotFound``. Charges index and metadata."""
@@ -110,11 +134,12 @@ class Store:
         """
         for _ in range(_MOST_MOVES):
             if locator.damaged:
-                raise Damaged("the stored bytes are known to be damaged; uploading the file again heals them")
+                raise _known_damaged()
             begun = now_ns()
             try:
+                blobs = await self._backends.of(locator.backend)
                 with blob_errors():
-                    reader = await self._blobs.open(locator.location, span)
+                    reader = await blobs.open(locator.location, span)
             except NotFound:
                 locator = await self._moved(address, locator)
                 continue
@@ -125,6 +150,27 @@ class Store:
                 raise Damaged(f"{reader.size} bytes are stored instead of {locator.size}; uploading again heals them")
             return reader
         raise Damaged("the stored bytes kept moving while they were opened")
+
+    async def link(
+        self, locator: Locator, clock: StageClock, *, seconds: int, media_type: str, disposition: str
+    ) -> str | None:
+        """Return a URL at which the backend itself gives a file for so long; None if it cannot. Charges disk.
+
+        Raises ``Damaged`` or ``Unavailable``.
+        """
+        if locator.damaged:
+            raise _known_damaged()
+        begun = now_ns()
+        try:
+            blobs = await self._backends.of(locator.backend)
+            if not isinstance(blobs, Presigned):
+                return None
+            with blob_errors():
+                return await blobs.url(
+                    locator.location, seconds=seconds, media_type=media_type, disposition=disposition
+                )
+        finally:
+            clock.disk += now_ns() - begun
 
     async def update(
         self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None = None
@@ -149,63 +195,40 @@ class Store:
         return await self._catalog.counters()
 
     async def check(self) -> None:
-        """Return if catalog and blobs can serve; raise ``Unavailable`` if not."""
+        """Return if the catalog and the backend for new files can serve; raise ``Unavailable`` if not."""
         await self._catalog.check()
         with blob_errors():
-            await self._blobs.check()
+            await self._backends.blobs.check()
 
     async def sweep_garbage(self) -> int:
         """Delete the blobs that the catalog has queued as garbage; return how many.
 
         Idempotent at every crash point, because a location is never used twice. A blob that cannot
-        be deleted now stays queued.
+        be deleted now stays queued, and does not keep those on other backends from going: the first
+        such failure is raised at the end.
         """
-        swept = 0
-        while locations := await self._catalog.garbage(_GARBAGE_BATCH):
-            results = await asyncio.gather(*map(self._blobs.delete, locations), return_exceptions=True)
-            gone = [location for location, error in zip(locations, results, strict=True) if error is None]
-            await self._catalog.forget_garbage(gone)
-            swept += len(gone)
-            if len(gone) < len(locations):
-                break
-        return swept
+        return await Sweeper(self._catalog, self._backends).sweep_garbage()
 
     async def sweep_orphans(self) -> int:
         """Queue blobs as garbage that no entry points at and no living upload claims; return how many.
 
-        They are what a crash leaves between ``put`` and the catalog. No clock is trusted.
+        They are what a crash leaves between ``put`` and the catalog.
         """
-        if not isinstance(self._blobs, Claimable):
-            return 0
-        swept = 0
-        unreferenced: list[Location] = []
-        async for location in self._blobs.list():
-            if not await self._is_referenced(location):
-                unreferenced.append(location)
-            if len(unreferenced) == _GARBAGE_BATCH:
-                swept += sum(await asyncio.gather(*(self._discard(self._blobs, orphan) for orphan in unreferenced)))
-                unreferenced.clear()
-        return swept + sum(await asyncio.gather(*(self._discard(self._blobs, orphan) for orphan in unreferenced)))
+        before = self._now() - int(self._intent_timeout_s * 1000)
+        sweeper = Sweeper(self._catalog, self._backends)
+        return await sweeper.sweep_intents(before) + await sweeper.sweep_orphans(self._intent_timeout_s)
 
     async def maintain(self) -> None:
         """Housekeeping of the catalog that one process of a node does now and then."""
         await self._catalog.maintain()
 
-    async def _discard(self, blobs: Claimable, location: Location) -> bool:
-        with blobs.claim(location) as claimed:
-            return claimed and await self._catalog.discard(location)
-
     async def _moved(self, address: Address, locator: Locator) -> Locator:
         """Return where a file that was not at its location is now; ``NotFound`` if it was deleted."""
         current = await self._catalog.lookup(address)
-        if current.location == locator.location:
+        if current.place == locator.place:
             raise Damaged("the stored bytes are missing; uploading the file again heals it")
         return current
 
-    async def _is_referenced(self, location: Location) -> bool:
-        try:
-            return (await self._catalog.lookup(Address.parse(location.name))).location == location
-        except NotFound:
-            return False
-        except Damaged:  # an index entry that cannot be read may well point here
-            return True
+
+def _known_damaged() -> Damaged:
+    return Damaged("the stored bytes are known to be damaged; uploading the file again heals them")

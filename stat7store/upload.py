@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Sequence
 
 from stat7store.address import Address, Hasher
+from stat7store.backends import Backends
 from stat7store.catalog.base import Added, Catalog, NewFile
 from stat7store.errors import DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge
+from stat7store.keeping import Keeper
 from stat7store.media.sniff import HEAD_BYTES, accepts, realm_of, sniff
-from stat7store.record import Entry, FileRecord, Locator
+from stat7store.record import Entry, FileRecord, Locator, Place
 from stat7store.translate import blob_errors
-from storage.base import BlobStore, Location, Spool
+from storage.base import Spool
 
 BLOCK_BYTES = 256 * 1024  # hashed and written in one thread hop: 150 µs of work for 50 µs of hop
 
@@ -27,7 +29,8 @@ class Upload:
         self,
         spool: Spool,
         catalog: Catalog,
-        blobs: BlobStore,
+        backends: Backends,
+        keeper: Keeper,
         *,
         filename: str,
         expected: Address | None,
@@ -39,7 +42,8 @@ class Upload:
         self.size = 0
         self._spool = spool
         self._catalog = catalog
-        self._blobs = blobs
+        self._backends = backends
+        self._keeper = keeper
         self._expected = expected
         self._accepted = accepted
         self._max_size = max_size
@@ -109,29 +113,31 @@ class Upload:
         standing, replaces = await self._standing(address)
         if standing is not None:
             return Added(standing, created=False)
-        with blob_errors():
-            location = await self._blobs.put(self._spool, str(address))
         media_type = self._judge()
         record = FileRecord(
             address=address, stored_at=self._stored_at, filename=self.filename, realm=realm_of(media_type)
         )
-        # last: what the catalog knows is durable
-        return await self._catalog.add(NewFile(record, self.size, media_type, location, replaces=replaces))
+        async with self._keeper.kept(self._spool, str(address)) as (place, intended):
+            # last: what the catalog knows is durable
+            return await self._catalog.add(
+                NewFile(record, self.size, media_type, place.location, place.backend, replaces, intended)
+            )
 
-    async def _standing(self, address: Address) -> tuple[Entry | None, Location | None]:
-        """Return the entry that holds these bytes whole, or else the location that does not."""
+    async def _standing(self, address: Address) -> tuple[Entry | None, Place | None]:
+        """Return the entry that holds these bytes whole, or else the place that does not."""
         try:
             locator = await self._catalog.lookup(address)
             if await self._is_whole(locator):
                 return Entry(locator, await self._catalog.record(address, locator)), None
         except NotFound:
             return None, None
-        return None, locator.location
+        return None, locator.place
 
     async def _is_whole(self, locator: Locator) -> bool:
+        blobs = await self._backends.of(locator.backend)
         try:
             with blob_errors():
-                return not locator.damaged and await self._blobs.stat(locator.location) == locator.size
+                return not locator.damaged and await blobs.stat(locator.location) == locator.size
         except NotFound:
             return False
 

@@ -199,3 +199,41 @@ class BulkBlobs(Protocol):
 
     def holds(self, location: Location, size: int) -> bool:
         """Tell whether there is a blob of that size in bytes. Raises ``BlobUnavailable``."""
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A backend whose locations are known before the bytes are there, so that an intent can be kept first.
+
+    It is for backends without ``Claimable``: a living upload is then told from a dead one by its intent.
+    """
+
+    def plan(self, name: str) -> Location:
+        """Return a new location for a blob of this name; nothing is there yet."""
+
+    async def put_at(self, spool: Spool, location: Location) -> None:
+        """Keep what was spooled at a location that ``plan`` gave; otherwise as ``BlobStore.put`` says."""
+
+
+@runtime_checkable
+class Presigned(Protocol):
+    """A backend that clients may be sent to."""
+
+    async def url(self, location: Location, *, seconds: int, media_type: str, disposition: str) -> str:
+        """Return a URL that gives the blob for so long, with that Content-Type and Content-Disposition."""
+
+
+@runtime_checkable
+class Unfinished(Protocol):
+    """A backend on which a crash can leave uploads that never finished."""
+
+    async def abort_unfinished(self, older_than_s: float) -> int:
+        """Drop the uploads that were begun longer ago than that; return how many."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A backend that counts what it does, for statistics."""
+
+    def counts(self) -> dict[str, int]:
+        """Return what was counted since it was opened, by name, such as ``cache_hits`` or ``s3_retries``."""

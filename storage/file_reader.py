@@ -25,10 +25,10 @@ class FileReader:
     """A ``Reader`` and ``LocalFile`` over an open file, which it owns.
 
     ``size`` is the blob's size in bytes; ``source`` is ``page cache`` until something had to wait
-    for a thread, then ``disk``.
+    for a thread, then ``disk``, unless it was told other words for them.
     """
 
-    __slots__ = ("_end", "_file", "_linux", "_location", "_next", "_threads", "_work", "size", "source")
+    __slots__ = ("_end", "_file", "_linux", "_location", "_next", "_slower", "_threads", "_work", "size", "source")
 
     def __init__(
         self,
@@ -38,13 +38,16 @@ class FileReader:
         span: Span,
         *,
         source: str,
+        slower: str = "disk",
         threads: ThreadPoolExecutor,
         linux: Linux,
     ) -> None:
+        """``source`` is where opening had to look; it becomes ``slower`` when something waits for a thread."""
         self.size = size
         self.source = source
         self._location = location
         self._file = file
+        self._slower = slower
         self._next = span.start
         self._end = span.end
         self._threads = threads
@@ -121,7 +124,7 @@ class FileReader:
         return BlobDamaged(self._location, f"it ends before byte {start}, {self.size} were there when it was opened")
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
-        self.source = "disk"
+        self.source = self._slower
         self._work = self._threads.submit(work)
         try:
             await asyncio.wrap_future(self._work)

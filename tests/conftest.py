@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from storage.s3_options import S3Options
 from tests.running import RunningServer
+from tests.s3_servers import S3Server, moto, rgw
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,8 +39,56 @@ def samples() -> Path:
     return ROOT / ".cache" / "samples"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module once for each of its ``BACKENDS``, if it names some and they use a server."""
+    backends = getattr(metafunc.module, "BACKENDS", None)
+    for name, scope in (("server", "module"), ("bucket", "function")):
+        if backends and name in metafunc.fixturenames:
+            metafunc.parametrize(name, backends, indirect=True, scope=scope)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real server with two workers, shared by the tests of one module."""
-    with RunningServer(tmp_path_factory.mktemp("server") / "data") as running:
+    data = tmp_path_factory.mktemp("server") / "data"
+    with bucket_on(request) as bucket, RunningServer(data, bucket=bucket) as running:
         yield running
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest) -> Iterator[S3Options | None]:
+    """Where a server of the test's own is to put its blobs: a new bucket, or None for files."""
+    with bucket_on(request) as bucket:
+        yield bucket
+
+
+@contextmanager
+def bucket_on(request: pytest.FixtureRequest) -> Iterator[S3Options | None]:
+    """Make a bucket if the fixture's parameter is ``s3``."""
+    if getattr(request, "param", "filesystem") == "filesystem":
+        yield None
+        return
+    moto: S3Server = request.getfixturevalue("moto_server")
+    with moto.bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """moto's S3 server."""
+    with moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A RADOS Gateway; each process that runs tests has its own."""
+    with rgw(tmp_path_factory.mktemp("rgw") / "cluster") as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", pytest.param("rgw", marks=pytest.mark.real)], scope="session")
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each of the S3 servers."""
+    server: S3Server = request.getfixturevalue(f"{request.param}_server")
+    return server

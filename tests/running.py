@@ -22,6 +22,8 @@ from stat7store.server.node import Node
 from stat7store.server.worker import access_of, serving
 from stat7store.settings import Settings
 from stat7store.store import Store
+from storage.s3_options import S3Options
+from tests.s3_servers import OWNER, flags_for, keys_in, server_of
 
 START_TIMEOUT_S = 60.0
 
@@ -29,10 +31,12 @@ START_TIMEOUT_S = 60.0
 class RunningServer:
     """``stat7store serve`` on a free port; start, stop and kill it as often as a test likes."""
 
-    def __init__(self, data: Path, *flags: str, workers: int = 2) -> None:
+    def __init__(self, data: Path, *flags: str, workers: int = 2, bucket: S3Options | None = None) -> None:
+        """``bucket`` is where the blobs go; without one they go to files."""
         self.data = data
         self.url = ""
-        self._flags = [f"--workers={workers}", "--port=0", *flags]
+        self._bucket = bucket
+        self._flags = [f"--workers={workers}", "--port=0", *(flags_for(bucket) if bucket else ()), *flags]
         self._log_path = data.with_name(f"{data.name}.log")
         self._process: subprocess.Popen[str] | None = None
 
@@ -52,9 +56,21 @@ class RunningServer:
         """What all runs so far wrote to standard error."""
         return self._log_path.read_text()
 
+    def stored(self) -> list[str]:
+        """Return the names of the files or the keys of the objects that hold blobs."""
+        if self._bucket is None:
+            return sorted(blob.name for folder in (self.data / "blobs").glob("???") for blob in folder.iterdir())
+        client = server_of(self._bucket).client()
+        try:
+            return keys_in(client, self._bucket.bucket)
+        finally:
+            client.close()
+
     def start(self) -> RunningServer:
         """Start it and wait until it says where it serves."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STAT7_")}
+        if self._bucket:
+            environment |= OWNER.environment
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stat7store", "serve", "--data", str(self.data), *self._flags],

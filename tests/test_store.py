@@ -167,7 +167,7 @@ async def test_a_cut_blob_is_damaged_and_heals(opened: Opened, photo: bytes) -> 
 async def test_a_marked_entry_is_not_served_and_heals(opened: Opened, photo: bytes) -> None:
     """What is marked as damaged is refused, and the next upload of the same bytes takes its place."""
     added = await opened.put(photo)
-    await opened.catalog.mark_damaged(Address.of(photo), added.entry.locator.location)
+    await opened.catalog.mark_damaged(Address.of(photo), added.entry.locator.place)
     with pytest.raises(Damaged):
         await opened.get(Address.of(photo))
     healed = await opened.put(photo)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from stat7store.address import Address
-from stat7store.record import Entry, FileRecord, Locator
+from stat7store.record import Entry, FileRecord, Locator, Place
 from storage.base import Location
 
 SORTS = ("stored_at", "size", "resonance", "velocity", "density")
@@ -17,8 +17,9 @@ SORTS = ("stored_at", "size", "resonance", "velocity", "density")
 class NewFile:
     """A file whose bytes are durable at ``location``, to be added under ``record.address``.
 
-    ``replaces`` is the location the caller saw in the catalog and found missing or damaged; the
+    ``replaces`` is the place the caller saw in the catalog and found missing or damaged; the
     file then takes that one's place, so that an upload heals instead of deduplicating onto rot.
+    ``intended``: an intent was kept for the place, and is to become this entry.
     """
 
     record: FileRecord
@@ -26,7 +27,24 @@ class NewFile:
     media_type: str
     location: Location
     backend: int = 0
-    replaces: Location | None = None
+    replaces: Place | None = None
+    intended: bool = False
+
+    @property
+    def place(self) -> Place:
+        return Place(self.location, self.backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Says that someone is about to put a blob at a place, and then to add it.
+
+    ``since`` is in milliseconds since 1970, by the clock of ``owner``, who is named for people.
+    """
+
+    place: Place
+    since: int
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,17 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Some files that are not on a backend, and the address up to which all were seen; None: the last.
+
+    There may be fewer than were asked for, even none, and still more to come, as in a ``Page``.
+    """
+
+    files: list[tuple[Address, Locator]]
+    reached: Address | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Totals, kept in the same transactions as the entries; sizes in bytes."""
 
@@ -101,15 +130,22 @@ class Catalog(Protocol):
     async def record(self, address: Address, locator: Locator) -> FileRecord:
         """The *metadata* stage. Raises ``NotFound`` if it is gone since, ``Damaged`` if it rotted."""
 
+    async def intend(self, intent: Intent) -> None:
+        """Keep an intent; a step before the blob is put. Concurrent calls share a transaction.
+
+        For backends that cannot tell a living upload from a dead one (see ``Planned``). The place
+        must be new; ``discard`` leaves it alone while the intent lasts.
+        """
+
     async def add(self, file: NewFile) -> Added:
         """Add a file; the last step of an upload. Concurrent calls share a transaction.
 
         Address unknown: the file is added. Known at ``file.replaces``: the entry is pointed at the
-        new location (its damage mark goes), and the old location becomes garbage. Known at any
-        other location: the entry stays and the new location becomes garbage. Added at the very
-        same location, it stays as it is. Neighbours that are not in the catalog are left out of the
-        adjacency. Raises ``Unavailable`` if the location is garbage already, and ``ValueError`` if
-        its name is not the address.
+        new place (its damage mark goes), and the old place becomes garbage. Known at any other
+        place: the entry stays and the new place becomes garbage. Added at the very same place, it
+        stays as it is. An intended file uses up its intent. Neighbours that are not in the catalog
+        are left out of the adjacency. Raises ``Unavailable`` if the place is garbage already or its
+        intent was withdrawn, and ``ValueError`` if the location's name is not the address.
         """
 
     async def update(
@@ -127,7 +163,14 @@ class Catalog(Protocol):
         address out of its neighbours' adjacency (their revision grows). Raises ``NotFound``.
         """
 
-    async def mark_damaged(self, address: Address, location: Location) -> None:
+    async def relocate(self, address: Address, old: Place, new: Place, *, intended: bool = False) -> bool:
+        """Point an entry at a copy of its bytes, if it still points at ``old``; say whether it did.
+
+        The old place becomes garbage then; otherwise, or if the file is gone, the new one does. An
+        intended place uses up its intent. Raises what ``add`` does.
+        """
+
+    async def mark_damaged(self, address: Address, place: Place) -> None:
         """Mark the entry as damaged if it still points there; otherwise do nothing."""
 
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
@@ -142,14 +185,34 @@ class Catalog(Protocol):
     async def counters(self) -> Counters:
         """Return the totals."""
 
-    async def garbage(self, limit: int) -> list[Location]:
-        """Return up to ``limit`` locations whose blobs are to be deleted, oldest first."""
+    async def elsewhere(self, backend: int, limit: int, after: Address | None = None) -> Elsewhere:
+        """Return up to ``limit`` files that are not on this backend, in the order of their addresses."""
 
-    async def forget_garbage(self, locations: Sequence[Location]) -> None:
-        """Take locations out of the garbage queue, their blobs being deleted for good."""
+    async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
+        """Return up to ``limit`` places whose blobs are to be deleted, oldest first.
 
-    async def discard(self, location: Location) -> bool:
-        """Make a location garbage unless an entry points at it, in one transaction; say whether."""
+        Those on the backends ``leaving`` are left out.
+        """
+
+    async def forget_garbage(self, places: Sequence[Place]) -> None:
+        """Take places out of the garbage queue, their blobs being deleted for good."""
+
+    async def discard(self, place: Place) -> bool:
+        """Make a place garbage, in one transaction; say whether.
+
+        It is left as it is if an entry or an intent names it, or if it is garbage already.
+        """
+
+    async def intents(self, before: int) -> list[Intent]:
+        """Return the intents of before a moment (milliseconds since 1970), oldest first."""
+
+    async def withdraw_intent(self, place: Place) -> bool:
+        """Drop an intent and make its place garbage, in one transaction; say whether there was one.
+
+        From then on ``add`` refuses the place, so its blob may be deleted even if whoever intended
+        it still lives: that one is told ``Unavailable``. A wrong clock can thus cost an upload
+        another try, and never a file.
+        """
 
     async def maintain(self) -> None:
         """Housekeeping that some process must do now and then (such as clearing dead readers)."""

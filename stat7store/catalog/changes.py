@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Added, NewFile
+from stat7store.catalog.base import Added, Intent, NewFile
 from stat7store.catalog.codec import pack_number, unpack_number
 from stat7store.catalog.indexes import ADJACENCY, INDEXES, Position
 from stat7store.catalog.tables import (
     GARBAGE,
     GARBAGE_PLACES,
     INDEX,
+    INTENTS,
     MEDIA_TYPES,
     META,
     RECORDS,
@@ -24,8 +26,7 @@ from stat7store.catalog.tables import (
     Tables,
 )
 from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
-from stat7store.record import Entry, FileRecord, Locator
-from storage.base import Location
+from stat7store.record import Entry, FileRecord, Locator, Place
 
 _FLUSH_ENTRIES = 50_000
 
@@ -46,26 +47,59 @@ class Changes(Tables):
         self._codes: dict[str, int] | None = None
         self._appended: list[Entry] = []
 
+    def intend(self, intent: Intent) -> None:
+        """See ``Catalog.intend``."""
+        key, value = codec.encode_intent(intent)
+        self.count += 1
+        self.cursor(INTENTS).put(key, value)
+
+    def withdraw_intent(self, place: Place) -> bool:
+        """See ``Catalog.withdraw_intent``."""
+        if not self._take_intent(place):
+            return False
+        self._make_garbage(place)
+        return True
+
     def add(self, file: NewFile) -> Added:
         """See ``Catalog.add``."""
         address = file.record.address
         codec.location_token(address, file.location)
         if not self.knows(address):
+            self._refuse_swept(file.place, intended=file.intended)
             return Added(self._insert(file), created=True)
         standing = self.entry(address)
         locator = standing.locator
-        if locator.location == file.location:  # the same call again: its blob is no garbage
+        if locator.place == file.place:  # the same call again: its blob is no garbage
             return Added(standing, created=False)
-        if locator.location != file.replaces:
-            self._make_garbage(file.location)
+        if locator.place != file.replaces:
+            self._refuse_withdrawn(file.place, intended=file.intended)
+            self._make_garbage(file.place)
             return Added(standing, created=False)
-        self._refuse_garbage(file.location)
+        self._refuse_swept(file.place, intended=file.intended)
         healed = Entry(
             Locator(locator.number, file.size, file.media_type, file.location, file.backend), standing.record
         )
         self._change(standing, healed)
-        self._make_garbage(locator.location)
+        self._make_garbage(locator.place)
         return Added(healed, created=False)
+
+    def relocate(self, address: Address, old: Place, new: Place, *, intended: bool) -> bool:
+        """See ``Catalog.relocate``."""
+        codec.location_token(address, new.location)
+        try:
+            locator = self.locator(address)
+        except NotFound:
+            locator = None
+        if locator is not None and locator.place == new:  # the same call again
+            return True
+        if locator is None or locator.place != old:
+            self._refuse_withdrawn(new, intended=intended)
+            self._make_garbage(new)
+            return False
+        self._refuse_swept(new, intended=intended)
+        self._put_locator(address, Locator(locator.number, locator.size, locator.media_type, new.location, new.backend))
+        self._make_garbage(old)
+        return True
 
     def update(self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None) -> Entry:
         """See ``Catalog.update``."""
@@ -97,41 +131,39 @@ class Changes(Tables):
             bereft = msgspec.structs.replace(record, adjacency=left, revision=record.revision + 1)
             self._change(neighbour, Entry(neighbour.locator, bereft))
         self._delete(entry)
-        self._make_garbage(entry.locator.location)
+        self._make_garbage(entry.locator.place)
 
-    def mark_damaged(self, address: Address, location: Location) -> None:
+    def mark_damaged(self, address: Address, place: Place) -> None:
         """See ``Catalog.mark_damaged``."""
         try:
             locator = self.locator(address)
         except NotFound:
             return
-        if locator.location == location and not locator.damaged:
-            self._put_locator(
-                address,
-                Locator(locator.number, locator.size, locator.media_type, location, locator.backend, damaged=True),
-            )
+        if locator.place == place and not locator.damaged:
+            self._put_locator(address, replace(locator, damaged=True))
 
-    def forget_garbage(self, locations: Sequence[Location]) -> None:
+    def forget_garbage(self, places: Sequence[Place]) -> None:
         """See ``Catalog.forget_garbage``."""
-        places, queue = self.cursor(GARBAGE_PLACES), self.cursor(GARBAGE)
-        for place in [codec.encode_location(location) for location in locations]:
-            sequence = places.get(place)
+        sequences, queue = self.cursor(GARBAGE_PLACES), self.cursor(GARBAGE)
+        for key in [codec.encode_place(place) for place in places]:
+            sequence = sequences.get(key)
             if sequence is not None:
                 self.count += 1
                 self.state.garbage -= 1
-                places.delete()
+                sequences.delete()
                 if queue.set_key(sequence):
                     queue.delete()
 
-    def discard(self, location: Location) -> bool:
+    def discard(self, place: Place) -> bool:
         """See ``Catalog.discard``."""
+        if self.cursor(INTENTS).set_key(codec.encode_place(place)):
+            return False
         try:
-            if self.locator(bytes.fromhex(location.name)).location == location:
+            if self.locator(bytes.fromhex(place.location.name)).place == place:
                 return False
         except NotFound:
             pass
-        self._make_garbage(location)
-        return True
+        return self._make_garbage(place)
 
     def rebuild(self) -> None:
         """Make the secondary indexes and the totals anew from the index and the records.
@@ -159,7 +191,6 @@ class Changes(Tables):
             self.cursor(META).put(STATE_KEY, codec.seal(STATE_KEY, msgspec.msgpack.encode(self.state)))
 
     def _insert(self, file: NewFile) -> Entry:
-        self._refuse_garbage(file.location)
         # a neighbour that was deleted while the file was on its way has left
         adjacency = tuple(other for other in _ordered(file.record.adjacency) if self.knows(other))
         record = file.record
@@ -253,27 +284,47 @@ class Changes(Tables):
             self._media_types[code] = media_type
         return code
 
-    def _make_garbage(self, location: Location) -> None:
-        place = codec.encode_location(location)
+    def _make_garbage(self, place: Place) -> bool:
+        """Queue a place as garbage; return False if it is there already."""
+        key = codec.encode_place(place)
         places, state = self.cursor(GARBAGE_PLACES), self.state
-        if places.set_key(place):
-            return
+        if places.set_key(key):
+            return False
         self.count += 1
         sequence = pack_number(state.next_garbage)
         state.next_garbage += 1
         state.garbage += 1
-        places.put(place, sequence)
-        if not self.cursor(GARBAGE).put(sequence, codec.seal(sequence, place), append=True):
+        places.put(key, sequence)
+        if not self.cursor(GARBAGE).put(sequence, codec.seal(sequence, key), append=True):
             raise _numbers_spent()
+        return True
 
-    def _refuse_garbage(self, location: Location) -> None:
+    def _take_intent(self, place: Place) -> bool:
+        intents = self.cursor(INTENTS)
+        if not intents.set_key(codec.encode_place(place)):
+            return False
+        self.count += 1
+        intents.delete()
+        return True
+
+    def _refuse_withdrawn(self, place: Place, *, intended: bool) -> None:
+        # whoever withdrew the intent has deleted the blob, or is about to
+        if intended and not self._take_intent(place):
+            raise _swept(place)
+
+    def _refuse_swept(self, place: Place, *, intended: bool) -> None:
         # its blob is about to be deleted, or is already
-        if self.state.garbage and self.cursor(GARBAGE_PLACES).set_key(codec.encode_location(location)):
-            raise Unavailable(f"{location} was swept in the meantime; upload the file again")
+        if self.state.garbage and self.cursor(GARBAGE_PLACES).set_key(codec.encode_place(place)):
+            raise _swept(place)
+        self._refuse_withdrawn(place, intended=intended)
 
 
 def _ordered(adjacency: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(sorted(set(adjacency)))
+
+
+def _swept(place: Place) -> Unavailable:
+    return Unavailable(f"{place.location} was swept in the meantime; upload the file again")
 
 
 def _numbers_spent() -> Damaged:

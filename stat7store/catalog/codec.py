@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import msgspec
 import xxhash
 
+from stat7store.catalog.base import Intent
 from stat7store.errors import Damaged, Unavailable
-from stat7store.record import FileRecord, Locator
+from stat7store.record import FileRecord, Locator, Place
 from storage.base import Location
 
 ADDRESS_BYTES = 32
@@ -106,15 +107,26 @@ def location_token(address: bytes, location: Location) -> bytes:
     return location.token
 
 
-def encode_location(location: Location) -> bytes:
-    """Write a location by itself, address first."""
-    address = bytes.fromhex(location.name)
-    return address + location_token(address, location)
+def encode_place(place: Place) -> bytes:
+    """Write a place by itself: address, backend, token. Raises ``ValueError`` for a backend above 255."""
+    address = bytes.fromhex(place.location.name)
+    return address + bytes((place.backend,)) + location_token(address, place.location)
 
 
-def decode_location(data: bytes) -> Location:
-    """Read what ``encode_location`` wrote."""
-    return Location(data[:ADDRESS_BYTES].hex(), data[ADDRESS_BYTES:])
+def decode_place(data: bytes) -> Place:
+    """Read what ``encode_place`` wrote."""
+    return Place(Location(data[:ADDRESS_BYTES].hex(), data[ADDRESS_BYTES + 1 :]), data[ADDRESS_BYTES])
+
+
+def encode_intent(intent: Intent) -> tuple[bytes, bytes]:
+    """Write an intent as a row: its place, and the rest."""
+    key = encode_place(intent.place)
+    return key, seal(key, msgspec.msgpack.encode((intent.since, intent.owner)))
+
+
+def decode_intent(key: bytes, value: bytes) -> Intent:
+    """Read what ``encode_intent`` wrote. Raises ``Damaged``."""
+    return Intent(decode_place(key), *_INTENTS.decode(unseal(key, value, "an intent")))
 
 
 def encode_record(number: int, record: FileRecord) -> bytes:
@@ -134,6 +146,7 @@ def decode_record(number: int, value: bytes) -> FileRecord:
 
 
 _RECORDS = msgspec.msgpack.Decoder(FileRecord)
+_INTENTS = msgspec.msgpack.Decoder(tuple[int, str])
 
 
 def _plain(value: object) -> bytes:

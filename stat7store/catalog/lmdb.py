@@ -12,7 +12,7 @@ import contextlib
 import errno
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import lmdb
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Added, Counters, NewFile, Page, Query
+from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, NewFile, Page, Query
 from stat7store.catalog.changes import Changes
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.scan import find_page
@@ -36,8 +36,7 @@ from stat7store.catalog.tables import (
     not_found,
 )
 from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
-from stat7store.record import Entry, FileRecord, Locator
-from storage.base import Location
+from stat7store.record import Entry, FileRecord, Locator, Place
 from storage.group import GroupCommit
 
 FORMAT = b"2"
@@ -117,6 +116,10 @@ class LmdbCatalog:
 
     # Changes
 
+    async def intend(self, intent: Intent) -> None:
+        """See ``Catalog``."""
+        await self._change(lambda changes: changes.intend(intent))
+
     async def add(self, file: NewFile) -> Added:
         """See ``Catalog``."""
         return await self._change(lambda changes: changes.add(file))
@@ -138,17 +141,25 @@ class LmdbCatalog:
         """See ``Catalog``."""
         await self._change(lambda changes: changes.remove(address))
 
-    async def mark_damaged(self, address: Address, location: Location) -> None:
+    async def relocate(self, address: Address, old: Place, new: Place, *, intended: bool = False) -> bool:
         """See ``Catalog``."""
-        await self._change(lambda changes: changes.mark_damaged(address, location))
+        return await self._change(lambda changes: changes.relocate(address, old, new, intended=intended))
 
-    async def forget_garbage(self, locations: Sequence[Location]) -> None:
+    async def mark_damaged(self, address: Address, place: Place) -> None:
         """See ``Catalog``."""
-        await self._change(lambda changes: changes.forget_garbage(locations))
+        await self._change(lambda changes: changes.mark_damaged(address, place))
 
-    async def discard(self, location: Location) -> bool:
+    async def forget_garbage(self, places: Sequence[Place]) -> None:
         """See ``Catalog``."""
-        return await self._change(lambda changes: changes.discard(location))
+        await self._change(lambda changes: changes.forget_garbage(places))
+
+    async def discard(self, place: Place) -> bool:
+        """See ``Catalog``."""
+        return await self._change(lambda changes: changes.discard(place))
+
+    async def withdraw_intent(self, place: Place) -> bool:
+        """See ``Catalog``."""
+        return await self._change(lambda changes: changes.withdraw_intent(place))
 
     def rebuild_indexes(self) -> None:
         """Make the secondary indexes and the totals anew from the index and the records. Blocks.
@@ -178,20 +189,23 @@ class LmdbCatalog:
     async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """See ``Catalog``; in a thread of its own."""
         find = partial(find_page, query=query, limit=limit, cursor=cursor, scan_limit=self._scan_limit)
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                return await loop.run_in_executor(self._queries, self._read_once, self._querying, find)
-            except lmdb.MapResizedError:
-                await asyncio.to_thread(self._follow)
+        return await self._find(find)
+
+    async def elsewhere(self, backend: int, limit: int, after: Address | None = None) -> Elsewhere:
+        """See ``Catalog``; in a thread of its own."""
+        return await self._find(lambda tables: tables.elsewhere(backend, limit, after, self._scan_limit))
 
     async def counters(self) -> Counters:
         """See ``Catalog``."""
         return await self._read(Tables.counters)
 
-    async def garbage(self, limit: int) -> list[Location]:
+    async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
         """See ``Catalog``."""
-        return await self._read(lambda tables: tables.garbage(limit))
+        return await self._read(lambda tables: tables.garbage(limit, leaving))
+
+    async def intents(self, before: int) -> list[Intent]:
+        """See ``Catalog``; in a thread of its own."""
+        return await self._find(lambda tables: tables.intents(before))
 
     # Housekeeping
 
@@ -219,6 +233,14 @@ class LmdbCatalog:
         while True:
             try:
                 return self._read_once(self._reading, read)
+            except lmdb.MapResizedError:
+                await asyncio.to_thread(self._follow)
+
+    async def _find(self, read: Callable[[Tables], T]) -> T:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await loop.run_in_executor(self._queries, self._read_once, self._querying, read)
             except lmdb.MapResizedError:
                 await asyncio.to_thread(self._follow)
 

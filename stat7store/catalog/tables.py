@@ -5,25 +5,27 @@ Nothing here knows LMDB itself: a transaction is a function that opens a cursor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
 import msgspec
 
+from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Counters
+from stat7store.catalog.base import Counters, Elsewhere, Intent
 from stat7store.errors import Damaged, NotFound
-from stat7store.record import Entry, FileRecord, Locator
-from storage.base import Buffer, Location
+from stat7store.record import Entry, FileRecord, Locator, Place
+from storage.base import Buffer
 
 META = "meta"  # the totals, and the format
 INDEX = "index"  # address → locator
 RECORDS = "records"  # record number → record
 MEDIA_TYPES = "media types"  # code → text
-GARBAGE = "garbage"  # sequence number → location
-GARBAGE_PLACES = "garbage places"  # location → sequence number
-PLAIN_TABLES = (META, INDEX, MEDIA_TYPES, GARBAGE_PLACES)
+GARBAGE = "garbage"  # sequence number → place
+GARBAGE_PLACES = "garbage places"  # place → sequence number
+INTENTS = "intents"  # place → since when, and whose
+PLAIN_TABLES = (META, INDEX, MEDIA_TYPES, GARBAGE_PLACES, INTENTS)
 NUMBERED_TABLES = (RECORDS, GARBAGE)
 
 STATE_KEY = b"state"
@@ -173,12 +175,32 @@ class Tables:
             raise Damaged(f"record {number} is missing in the catalog")
         return codec.decode_record(number, value)
 
-    def garbage(self, limit: int) -> list[Location]:
-        """Return up to ``limit`` locations from the queue, oldest first. Raises ``Damaged``."""
-        return [
-            codec.decode_location(codec.unseal(sequence, value, "the garbage queue"))
-            for sequence, value in islice(self.rows(GARBAGE), limit)
-        ]
+    def elsewhere(self, backend: int, limit: int, after: Address | None, scan_limit: int) -> Elsewhere:
+        """See ``Catalog.elsewhere``; looks at ``scan_limit`` entries at most. Raises ``Damaged``."""
+        cursor = self.cursor(INDEX)
+        there = cursor.first() if after is None else cursor.set_range(after + b"\0")
+        found: list[tuple[Address, Locator]] = []
+        for number, (key, _) in enumerate(cursor.iternext() if there else (), start=1):
+            address = Address(key)
+            locator = self.locator(address)  # leaves the cursor on this very row
+            if locator.backend != backend:
+                found.append((address, locator))
+            if len(found) == limit or number == scan_limit:
+                return Elsewhere(found, address)
+        return Elsewhere(found, None)
+
+    def intents(self, before: int) -> list[Intent]:
+        """Return the intents of before a moment, oldest first. Raises ``Damaged``."""
+        found = [codec.decode_intent(key, value) for key, value in self.rows(INTENTS)]
+        return sorted((intent for intent in found if intent.since < before), key=lambda intent: intent.since)
+
+    def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
+        """See ``Catalog.garbage``. Raises ``Damaged``."""
+        queue = (
+            codec.decode_place(codec.unseal(sequence, value, "the garbage queue"))
+            for sequence, value in self.rows(GARBAGE)
+        )
+        return list(islice((place for place in queue if place.backend not in leaving), limit))
 
 
 def not_found(address: bytes) -> NotFound:

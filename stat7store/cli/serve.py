@@ -85,7 +85,7 @@ def _annotation(name: str, field: FieldInfo) -> Any:
 def _metavar(name: str, field: FieldInfo) -> str:
     if isinstance(field.default, list):
         return "A,B,…"
-    kinds: dict[object, str] = {Path: "FOLDER", int: "NUMBER", float: "SECONDS"}
+    kinds: dict[object, str] = {Path: "FOLDER", Path | None: "FOLDER", int: "NUMBER", float: "SECONDS"}
     return kinds.get(field.annotation) or name.rpartition("_")[2].upper()
 
 
@@ -93,6 +93,8 @@ def _default(field: FieldInfo) -> str:
     from pydantic import ByteSize  # noqa: PLC0415
 
     default = field.default
+    if default is None:
+        return ""
     if isinstance(default, ByteSize):
         return default.human_readable().replace(".0", "")
     if isinstance(default, list):

@@ -131,7 +131,7 @@ class Stats(msgspec.Struct, frozen=True):
     """Totals of the store, and how long the stages of retrievals took on the node that answered.
 
     ``stages`` holds ``since_start`` and ``last_minute``, each by the stage's name and ``total``.
-    ``garbage`` counts blobs waiting to be deleted.
+    ``garbage`` counts blobs waiting to be deleted; ``backend_counters`` what S3 and its cache did.
     """
 
     files: int
@@ -143,6 +143,7 @@ class Stats(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     workers: list[Worker]
     stages: dict[str, dict[str, StageSummary]]
+    backend_counters: dict[str, int] = {}
 
 
 class Health(msgspec.Struct, frozen=True):

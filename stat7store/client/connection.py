@@ -76,7 +76,8 @@ class Connection:
                 params=params,
                 data=data,
                 trace_request_ctx=legs,
-                allow_redirects=False,
+                allow_redirects=method == "GET",  # a server may send us to S3 for the bytes
+                max_redirects=3,
             )
         async with response:
             if response.status >= 300:

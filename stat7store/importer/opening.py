@@ -15,6 +15,7 @@ from pathlib import Path
 from stat7store.address import Address
 from stat7store.bulk import judge
 from stat7store.errors import Malformed
+from stat7store.folder import FORMAT_FILE
 from stat7store.importer.choice import Choice
 from stat7store.importer.direct import BATCHES_AT_ONCE, DirectDestination, destination_of_folder
 from stat7store.importer.engine import Engine, Tell
@@ -23,7 +24,7 @@ from stat7store.importer.outcome import Destination, Tally
 from stat7store.importer.reading import Judge
 from stat7store.importer.rehearsal import Present, Rehearsal
 from stat7store.importer.walk import NEW_FILES, Walk
-from stat7store.opening import FORMAT_FILE, open_store, prepare
+from stat7store.opening import open_store, prepare
 from stat7store.settings import Settings
 
 JOURNAL_NAME = "import-journal.sqlite"
@@ -141,7 +142,7 @@ async def _destination(request: Request, tags: Sequence[str], hands: _Hands) -> 
         yield _rehearsal(destination_of_folder(settings.data, tags), _nothing, judged, hands)
         return
     if not request.dry_run:
-        prepare(settings.data)
+        prepare(settings)
     async with open_store(settings) as store:
         direct = DirectDestination(
             store, settings.data, tags=tags, threads=hands.threads, stop=hands.stop, read=hands.read

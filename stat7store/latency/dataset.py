@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from stat7store.address import Address, Hasher
-from stat7store.catalog.base import NewFile
-from stat7store.catalog.lmdb import LmdbCatalog
+from stat7store.bulk import Bulk, Incoming
 from stat7store.client import Client
 from stat7store.errors import Unavailable
 from stat7store.latency.choosing import Target
 from stat7store.media.copies import distinct_jpeg, distinct_mp4, padded_mp4
-from stat7store.media.sniff import HEAD_BYTES, realm_of, sniff
-from stat7store.opening import prepare
-from stat7store.record import FileRecord
-from stat7store.store import unix_ms
+from stat7store.media.sniff import HEAD_BYTES, sniff
+from stat7store.opening import open_store, prepare
+from stat7store.settings import Settings
 from storage.base import Buffer, Spool
-from storage.filesystem import FilesystemBlobs
 
 Maker = Callable[[int], Iterable[Buffer]]
 """Makes the nth file, in pieces; the same one each time."""
@@ -68,16 +64,19 @@ async def build_in_folder(data: Path, make: Maker, count: int, name: str, advanc
     What is there already is not written again. Durable on return; a server may run on the folder
     meanwhile. ``advance`` is called with the number of files done.
     """
-    prepare(data)
+    settings = Settings(data=data, blobs="")
+    prepare(settings)
     targets: list[Target] = []
-    async with _opened(data) as (catalog, blobs):
+    async with open_store(settings) as store:
+        bulk = store.bulk()
         for start in range(0, count, _BATCH):
             numbers = range(start, min(start + _BATCH, count))
             batch = await asyncio.to_thread(_identify, make, numbers)
-            present = await catalog.present([target.address for target in batch])
+            present = await store.present([target.address for target in batch])
             missing = [n for n, target in zip(numbers, batch, strict=True) if target.address not in present]
             if missing:
-                await _store(catalog, blobs, [(make(n), batch[n - start], f"{name}-{n}") for n in missing])
+                new = [(make(n), batch[n - start], f"{name}-{n}") for n in missing]
+                await asyncio.to_thread(_store, bulk, new)
             targets += batch
             advance(len(batch))
     return targets
@@ -114,39 +113,17 @@ def rate_text(targets: Sequence[Target], seconds: float) -> str:
     return f"{len(targets)} files, {size / 1e6:.1f} MB in {seconds:.1f} s ({size * 60 / seconds / 1e9:.2f} GB a minute)"
 
 
-@asynccontextmanager
-async def _opened(data: Path) -> AsyncIterator[tuple[LmdbCatalog, FilesystemBlobs]]:
-    catalog = LmdbCatalog(data / "catalog")
-    try:
-        blobs = FilesystemBlobs(data / "blobs")
-        try:
-            yield catalog, blobs
-        finally:
-            await blobs.close()
-    finally:
-        await catalog.close()
-
-
-async def _store(
-    catalog: LmdbCatalog, blobs: FilesystemBlobs, files: list[tuple[Iterable[Buffer], Target, str]]
-) -> None:
+def _store(bulk: Bulk, files: list[tuple[Iterable[Buffer], Target, str]]) -> None:
     """Put a batch: one sync, one transaction."""
-    spools = list(await asyncio.gather(*(blobs.spool() for _ in files)))
+    spools: list[Spool] = []
+    new: list[Incoming] = []
     try:
-        heads = await asyncio.to_thread(
-            lambda: [_fill(spool, pieces) for spool, (pieces, _, _) in zip(spools, files, strict=True)]
-        )
-        locations = await asyncio.gather(
-            *(blobs.put(spool, str(target.address)) for spool, (_, target, _) in zip(spools, files, strict=True))
-        )
-        now = unix_ms()
-        new = []
-        for head, location, (_, target, filename) in zip(heads, locations, files, strict=True):
-            media_type = sniff(head)
-            record = FileRecord(target.address, now, filename, realm_of(media_type))
-            new.append(NewFile(record, target.size, media_type, location))
+        for pieces, target, filename in files:
+            spools.append(bulk.spool())
+            head = _fill(spools[-1], pieces)
+            new.append(Incoming(spools[-1], target.address, sniff(head), filename))
         # while the spools are open no sweep takes these files for orphans
-        await asyncio.to_thread(catalog.add_many, sorted(new, key=lambda file: file.record.address))
+        bulk.keep(new)
     finally:
         for spool in spools:
             spool.close()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from stat7store.errors import Stat7Error
 from stat7store.opening import open_store
 from stat7store.server.log import Log
+from stat7store.server.tallies import Tallies
 from stat7store.settings import Settings
 from stat7store.store import Store
 from storage.base import BlobError
@@ -17,15 +18,17 @@ _GARBAGE_EVERY_S = 1.0
 _MAINTAIN_EVERY_S = 30.0
 
 
-async def tidy(settings: Settings, log: Log, ready: Callable[[], None]) -> None:
+async def tidy(settings: Settings, tallies: Tallies, log: Log, ready: Callable[[], None]) -> None:
     """Tidy until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with open_store(settings) as store:
         ready()
+        telling = asyncio.create_task(tallies.keep_telling(store.counts))
         async with asyncio.TaskGroup() as tasks:
             for chore, every in _chores(store, settings, log):
                 tasks.create_task(_repeat(chore, every, stop, log))
+        telling.cancel()
 
 
 def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[], Awaitable[None]], float]]:
@@ -35,7 +38,7 @@ def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[
 
     async def sweep_orphans() -> None:
         if swept := await store.sweep_orphans():
-            log.warning("orphans found, left by a crash", blobs=swept)
+            log.warning("orphans found, left by uploads that did not end", blobs=swept)
 
     return [
         (store.maintain, _MAINTAIN_EVERY_S),
@@ -47,6 +50,7 @@ def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[
 async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event, log: Log) -> None:
     """Do a chore now and then; what fails is logged and tried again."""
     stopped = asyncio.create_task(stop.wait())
+    told = ""
     while not stop.is_set():
         doing = asyncio.ensure_future(chore())
         await asyncio.wait([doing, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -56,5 +60,9 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyn
         elif error := doing.exception():
             if not isinstance(error, Stat7Error | BlobError):
                 raise error
-            log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error))
+            if str(error) != told:  # it may go on failing for hours, a second at a time
+                log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error))
+            told = str(error)
+        else:
+            told = ""
         await asyncio.wait([stopped], timeout=every)

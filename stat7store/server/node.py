@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import web
 
 from stat7store.server.access import Access
 from stat7store.server.board import Board
+from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.settings import Settings
 from stat7store.store import Store
 
@@ -23,6 +24,7 @@ class Node:
     access: Access
     log: structlog.typing.FilteringBoundLogger
     worker: int = 1
+    tallies: Tallies = field(default_factory=lambda: Tallies(TalliesMemory(1), 0))
 
 
 NODE = web.AppKey("node", Node)

@@ -59,6 +59,7 @@ async def stats(request: web.Request) -> web.Response:
     node = request.app[NODE]
     counters = await node.store.counters()
     summary = node.board.summary()
+    node.tallies.tell(node.store.counts())  # the others' are at most a second old
     return json_response(
         {
             "files": counters.files,
@@ -68,6 +69,7 @@ async def stats(request: web.Request) -> web.Response:
             "backend": node.store.backend,
             "workers": summary["workers"],
             "counters": summary["counters"],
+            "backend_counters": node.tallies.total(),
             "uptime_s": summary["since_start"].seconds,
             "stages": {period: summary[period].stages for period in ("since_start", "last_minute")},
         }

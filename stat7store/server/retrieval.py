@@ -28,6 +28,8 @@ from storage.base import LocalFile, Reader, Span
 INLINE_BYTES = 256 * 1024  # up to here head and body leave in one write
 WINDOW_BYTES = 2 * 1024 * 1024  # beyond, this much is made ready (disk) and then sent (network) at a time
 CLIENT_GONE = 499  # nginx's status for a client that went away before its answer was complete
+_LINK_LASTS_S = 300  # long enough to begin a download; S3 lets one that has begun go on
+_SITE = "Sec-Fetch-Site"  # where a browser's request comes from (W3C Fetch Metadata)
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that were not yet sent
 
 # The content of an address never changes, so it may be kept for ever (RFC 8246). What a page from
@@ -93,7 +95,7 @@ class Retrieval:
                 bytes=self._sent,
                 range=self._request.headers.get("Range"),
                 source=self._source,
-                backend=self._node.store.backend,
+                backend=self._node.store.backend_of(self._entry.locator),
                 unsent=self._unsent(),
             )
 
@@ -107,6 +109,8 @@ class Retrieval:
             await self._begin(response)
             await self._write_last(response)
             return response
+        if (elsewhere := await self._link()) is not None:
+            return await self._redirect(elsewhere)
         try:
             spans = parse_range(asked.get("Range"), self._size) if range_applies(asked, tag, modified) else None
         except Unsatisfiable as error:
@@ -123,6 +127,29 @@ class Retrieval:
         response = _Bytes(status=206, headers=self._headers())
         response.headers["Content-Type"] = parts.content_type
         return await self._send(response, [*zip(parts.preambles, spans, strict=True)], parts.closing)
+
+    async def _link(self) -> str | None:
+        """Return where the client is to fetch the bytes itself; None if it gets them here."""
+        request = self._request
+        # our own page may load from this origin only
+        if not self._node.settings.redirect or request.method != "GET" or request.headers.get(_SITE) == "same-origin":
+            return None
+        headers = self._headers()
+        return await self._node.store.link(
+            self._entry.locator,
+            self._clock,
+            seconds=_LINK_LASTS_S,
+            media_type=headers["Content-Type"],
+            disposition=headers["Content-Disposition"],
+        )
+
+    async def _redirect(self, url: str) -> web.StreamResponse:
+        self._source = self._node.store.backend_of(self._entry.locator)
+        response = _Bytes(status=307, headers={"Location": url, "Cache-Control": "no-store"})
+        response.content_length = 0
+        await self._begin(response)
+        await self._write_last(response)
+        return response
 
     async def _send(
         self, response: web.StreamResponse, segments: list[tuple[bytes, Span]], closing: bytes = b""

@@ -19,10 +19,13 @@ import time
 from dataclasses import dataclass
 
 from stat7store.errors import Malformed, Unavailable
-from stat7store.opening import own, prepare
+from stat7store.folder import make_folder
+from stat7store.opening import is_remote, own, prepare
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
 from stat7store.server.log import Log, make_log
+from stat7store.server.probing import probe
+from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.server.worker import work
 from stat7store.settings import Settings
 
@@ -41,9 +44,12 @@ def serve(settings: Settings) -> int:
     """
     workers = settings.workers or len(os.sched_getaffinity(0))
     host = _checked_host(settings)
-    prepare(settings.data)
+    make_folder(settings.data)
     held = own(settings.data)
     try:
+        if is_remote(settings):
+            probe(settings)
+        prepare(settings)
         with _reserve(host, settings.port) as reserved:
             _raise_open_files()
             return _Supervisor(settings, workers, reserved).run()
@@ -64,6 +70,7 @@ class _Supervisor:
         self._workers = workers
         self._reserved = reserved
         self._memory = BoardMemory(workers)
+        self._tallies = TalliesMemory(workers + 1)
         self._log = make_log(settings, process="supervisor")
         self._children: dict[int, _Child] = {}
         self._failed_starts = 0
@@ -178,11 +185,12 @@ class _Supervisor:
         def ready() -> None:
             os.write(self._ready_write, bytes([number]))
 
+        tallies = Tallies(self._tallies, number)
         if number == JANITOR:
-            await tidy(self._settings, log, ready)
+            await tidy(self._settings, tallies, log, ready)
         else:
             with _listener(self._reserved) as listener:
-                await work(self._settings, Board(self._memory, number), listener, number, log, ready)
+                await work(self._settings, Board(self._memory, number), tallies, listener, number, log, ready)
 
 
 def _name(number: int) -> str:

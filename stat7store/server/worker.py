@@ -18,6 +18,7 @@ from stat7store.server.board import Board
 from stat7store.server.connection import Runner
 from stat7store.server.log import Log
 from stat7store.server.node import Node
+from stat7store.server.tallies import Tallies
 from stat7store.settings import Settings
 
 BACKLOG = 1024
@@ -33,12 +34,14 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     )
     await runner.setup()
     rolling = asyncio.create_task(_roll(node.board))
+    telling = asyncio.create_task(node.tallies.keep_telling(node.store.counts))
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         yield
     finally:
         await runner.cleanup()
         rolling.cancel()
+        telling.cancel()
 
 
 async def _roll(board: Board) -> None:
@@ -48,7 +51,13 @@ async def _roll(board: Board) -> None:
 
 
 async def work(
-    settings: Settings, board: Board, listener: socket.socket, number: int, log: Log, ready: Callable[[], None]
+    settings: Settings,
+    board: Board,
+    tallies: Tallies,
+    listener: socket.socket,
+    number: int,
+    log: Log,
+    ready: Callable[[], None],
 ) -> None:
     """Serve until SIGTERM, as worker ``number``."""
     stop = asyncio.Event()
@@ -56,7 +65,7 @@ async def work(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="worker"))
     async with open_store(settings) as store:
-        node = Node(settings, store, board, access_of(settings), log, number)
+        node = Node(settings, store, board, access_of(settings), log, number, tallies)
         async with serving(node, listener):
             ready()
             await stop.wait()

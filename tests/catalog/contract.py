@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stat7store.address import Address
-from stat7store.catalog.base import Catalog, Counters, NewFile, Query
+from stat7store.catalog.base import Catalog, Counters, Intent, NewFile, Query
 from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
-from stat7store.record import Entry, FileRecord, Locator, Media
+from stat7store.record import Entry, FileRecord, Locator, Media, Place
 from storage.base import Location
-from tests.catalog.making import address_of, all_pages, listed, new_file, new_location, read_entry
+from tests.catalog.making import address_of, all_pages, listed, new_file, new_location, new_place, read_entry
 from tests.catalog.model import brute_force
 from tests.catalog.queries import queries, some_files
 
@@ -29,6 +30,17 @@ def renamed(record: FileRecord) -> FileRecord:
 def linked(*numbers: int) -> tuple[bytes, ...]:
     """Return the adjacency that names these files, in no order."""
     return tuple(sorted((address_of(number) for number in numbers), reverse=True))
+
+
+def intended_file(number: int, backend: int = 0) -> NewFile:
+    """Return a file at a new place, for which an intent is to be kept."""
+    file = new_file(number)
+    return NewFile(file.record, file.size, file.media_type, file.location, backend, intended=True)
+
+
+def replacing(file: NewFile, place: Place) -> NewFile:
+    """Return the file as one that heals what is at a place."""
+    return dataclasses.replace(file, replaces=place)
 
 
 class CatalogContract:
@@ -101,7 +113,7 @@ class CatalogContract:
             await catalog.update(address, renamed)
         with pytest.raises(NotFound):
             await catalog.remove(address)
-        await catalog.mark_damaged(address, locator.location)
+        await catalog.mark_damaged(address, locator.place)
 
     async def test_a_record_is_that_of_the_address(self, catalog: Catalog) -> None:
         """A locator that leads to another file's record is damage: that record is not returned."""
@@ -124,7 +136,7 @@ class CatalogContract:
         again = await catalog.add(second)
         assert not again.created
         assert again.entry == first.entry == await read_entry(catalog, address_of(1))
-        assert await catalog.garbage(10) == [second.location]
+        assert await catalog.garbage(10) == [second.place]
 
     async def test_the_same_call_again_makes_no_garbage(self, catalog: Catalog) -> None:
         """A caller who did not learn the outcome may add the same location again."""
@@ -136,16 +148,16 @@ class CatalogContract:
     async def test_an_upload_heals(self, catalog: Catalog) -> None:
         """An entry at the location to be replaced moves to the new one, and its damage mark goes."""
         old = (await catalog.add(new_file(1))).entry
-        await catalog.mark_damaged(address_of(1), old.locator.location)
+        await catalog.mark_damaged(address_of(1), old.locator.place)
         assert (await catalog.lookup(address_of(1))).damaged
         new = new_file(1, media_type="image/gif", filename="other.gif")
-        healing = NewFile(new.record, new.size, new.media_type, new.location, replaces=old.locator.location)
+        healing = NewFile(new.record, new.size, new.media_type, new.location, replaces=old.locator.place)
         healed = await catalog.add(healing)
         assert not healed.created
         assert healed.entry == await read_entry(catalog, address_of(1))
         assert healed.entry.locator == Locator(old.locator.number, 1000, "image/gif", new.location)
         assert healed.entry.record == old.record
-        assert await catalog.garbage(10) == [old.locator.location]
+        assert await catalog.garbage(10) == [old.locator.place]
         assert [entry.locator.location for entry in await listed(catalog, Query(media_type="image/gif"))] == [
             new.location
         ]
@@ -155,24 +167,24 @@ class CatalogContract:
         """Who replaces a location that the entry has left already makes garbage of his own."""
         old = new_file(1)
         await catalog.add(old)
-        healers = [NewFile(file.record, 1, "image/png", file.location, replaces=old.location) for file in _again(1, 2)]
+        healers = [NewFile(file.record, 1, "image/png", file.location, replaces=old.place) for file in _again(1, 2)]
         await asyncio.gather(*map(catalog.add, healers))
         kept = (await catalog.lookup(address_of(1))).location
-        lost = next(healer.location for healer in healers if healer.location != kept)
-        assert set(await catalog.garbage(10)) == {old.location, lost}
+        lost = next(healer.place for healer in healers if healer.location != kept)
+        assert set(await catalog.garbage(10)) == {old.place, lost}
 
     async def test_a_healer_of_nothing_adds(self, catalog: Catalog) -> None:
         """If the entry was removed in the meantime, the healing upload is an upload."""
         file = new_file(1)
         added = await catalog.add(
-            NewFile(file.record, 1, "image/png", file.location, replaces=new_location(address_of(1)))
+            NewFile(file.record, 1, "image/png", file.location, replaces=new_place(address_of(1)))
         )
         assert added.created
 
     async def test_damage_is_marked_where_it_was_found(self, catalog: Catalog) -> None:
         """A mark for a location that the entry has left changes nothing."""
         await catalog.add(new_file(1))
-        await catalog.mark_damaged(address_of(1), new_location(address_of(1)))
+        await catalog.mark_damaged(address_of(1), new_place(address_of(1)))
         assert not (await catalog.lookup(address_of(1))).damaged
 
     async def test_of_many_at_once_one_creates(self, catalog: Catalog) -> None:
@@ -290,7 +302,7 @@ class CatalogContract:
         for query in (Query(), Query(tag="tag"), Query(realm="movie"), Query(sort="size")):
             assert await listed(catalog, query) == []
         assert await catalog.counters() == Counters(garbage=1)
-        assert await catalog.garbage(10) == [file.location]
+        assert await catalog.garbage(10) == [file.place]
 
     async def test_a_removed_neighbour_leaves(self, catalog: Catalog) -> None:
         """A removal takes the address out of all who name it, and makes a revision of each."""
@@ -324,23 +336,31 @@ class CatalogContract:
         order = [3, 0, 5, 1]
         for number in order:
             await catalog.remove(address_of(number))
-        locations = [files[number].location for number in order]
-        assert await catalog.garbage(2) == locations[:2]
-        await catalog.forget_garbage([locations[1], locations[1], new_location(address_of(1))])
-        await catalog.forget_garbage([locations[1]])
-        assert await catalog.garbage(10) == [locations[0], *locations[2:]]
+        places = [files[number].place for number in order]
+        assert await catalog.garbage(2) == places[:2]
+        await catalog.forget_garbage([places[1], places[1], new_place(address_of(1))])
+        await catalog.forget_garbage([places[1]])
+        assert await catalog.garbage(10) == [places[0], *places[2:]]
         assert (await catalog.counters()).garbage == 3
+
+    async def test_garbage_of_some_backends_can_wait(self, catalog: Catalog) -> None:
+        """A backend that is out of reach does not keep the garbage of the others from being listed."""
+        places = [new_place(address_of(number), number % 3) for number in range(9)]
+        for place in places:
+            await catalog.discard(place)
+        assert await catalog.garbage(4, {0, 2}) == [places[1], places[4], places[7]]
+        assert await catalog.garbage(2, {1}) == [places[0], places[2]]
 
     async def test_what_is_in_use_cannot_be_discarded(self, catalog: Catalog) -> None:
         """An orphan becomes garbage, once; a location that an entry points at does not."""
         file = new_file(1)
         await catalog.add(file)
-        orphan = new_location(address_of(1))
-        stranger = new_location(address_of(2))
-        assert not await catalog.discard(file.location)
-        for _ in range(2):
-            assert await catalog.discard(orphan)
-            assert await catalog.discard(stranger)
+        orphan = new_place(address_of(1))
+        stranger = new_place(address_of(2))
+        assert not await catalog.discard(file.place)
+        for first in (True, False):
+            assert await catalog.discard(orphan) == first
+            assert await catalog.discard(stranger) == first
         assert await catalog.garbage(10) == [orphan, stranger]
 
     async def test_garbage_is_never_added(self, catalog: Catalog) -> None:
@@ -348,14 +368,187 @@ class CatalogContract:
         old, late = new_file(1), new_file(2)
         await catalog.add(old)
         healing = new_file(1)
-        for location in (late.location, healing.location):
-            await catalog.discard(location)
+        for place in (late.place, healing.place):
+            await catalog.discard(place)
         with pytest.raises(Unavailable):
             await catalog.add(late)
         with pytest.raises(Unavailable):
-            await catalog.add(NewFile(healing.record, 1, "image/png", healing.location, replaces=old.location))
-        assert await catalog.garbage(10) == [late.location, healing.location]
+            await catalog.add(NewFile(healing.record, 1, "image/png", healing.location, replaces=old.place))
+        assert await catalog.garbage(10) == [late.place, healing.place]
         assert (await catalog.lookup(address_of(1))).location == old.location
+
+    # Intents
+
+    async def test_an_intent_becomes_the_entry(self, catalog: Catalog) -> None:
+        """Adding an intended file uses up its intent, in the one transaction."""
+        intended = intended_file(1)
+        await catalog.intend(Intent(intended.place, 1000, "a node"))
+        assert await catalog.intents(1001) == [Intent(intended.place, 1000, "a node")]
+        assert (await catalog.add(intended)).created
+        assert await catalog.intents(1001) == []
+        assert not await catalog.withdraw_intent(intended.place)
+        assert (await catalog.lookup(address_of(1))).place == intended.place
+
+    async def test_a_withdrawn_intent_fences_the_upload_out(self, catalog: Catalog) -> None:
+        """Once an intent is withdrawn its place is garbage, and no file is added there any more."""
+        late, rival = intended_file(1), new_file(1)
+        await catalog.intend(Intent(late.place, 1000))
+        assert await catalog.withdraw_intent(late.place)
+        assert not await catalog.withdraw_intent(late.place)
+        assert await catalog.garbage(10) == [late.place]
+        with pytest.raises(Unavailable):
+            await catalog.add(late)
+        await catalog.forget_garbage([late.place])  # its blob was deleted: nothing remembers the place now
+        with pytest.raises(Unavailable):
+            await catalog.add(late)
+        assert await catalog.present([address_of(1)]) == set()
+        await catalog.add(rival)
+        for file in (late, replacing(late, rival.place)):
+            with pytest.raises(Unavailable):
+                await catalog.add(file)
+        assert await catalog.garbage(10) == []
+        assert (await catalog.lookup(address_of(1))).place == rival.place
+
+    async def test_withdrawing_races_with_adding(self, catalog: Catalog) -> None:
+        """Of a late upload and a sweeper one wins: the place has an entry or is garbage, never both or neither."""
+        files = [intended_file(number) for number in range(40)]
+        await asyncio.gather(*(catalog.intend(Intent(file.place, 1)) for file in files))
+        outcomes = await asyncio.gather(
+            *(act(file) for file in files for act in (catalog.add, lambda file: catalog.withdraw_intent(file.place))),
+            return_exceptions=True,
+        )
+        garbage = set(await catalog.garbage(100))
+        known = await catalog.present([address_of(number) for number in range(40)])
+        for number, file in enumerate(files):
+            added, withdrawn = outcomes[2 * number : 2 * number + 2]
+            assert isinstance(added, Unavailable) == withdrawn == (file.place in garbage)
+            assert (address_of(number) in known) != withdrawn
+        assert await catalog.intents(2) == []
+
+    async def test_an_intended_file_that_is_there_already_is_garbage(self, catalog: Catalog) -> None:
+        """Deduplication uses up the intent, too, and the second copy goes."""
+        await catalog.add(new_file(1))
+        second = intended_file(1)
+        await catalog.intend(Intent(second.place, 1000))
+        assert not (await catalog.add(second)).created
+        assert await catalog.intents(2000) == []
+        assert await catalog.garbage(10) == [second.place]
+
+    async def test_the_same_intended_call_again_is_no_error(self, catalog: Catalog) -> None:
+        """A caller who did not learn the outcome may add the intended file again."""
+        file = intended_file(1)
+        await catalog.intend(Intent(file.place, 1000))
+        await catalog.add(file)
+        assert not (await catalog.add(file)).created
+        assert await catalog.garbage(10) == []
+
+    async def test_what_is_intended_cannot_be_discarded(self, catalog: Catalog) -> None:
+        """A blob that is being put is no orphan, whoever finds it listed."""
+        place = new_place(address_of(1), backend=3)
+        await catalog.intend(Intent(place, 1000))
+        assert not await catalog.discard(place)
+        assert await catalog.discard(Place(place.location, 4))  # on another backend it is another blob
+        assert await catalog.garbage(10) == [Place(place.location, 4)]
+
+    async def test_old_intents_come_first(self, catalog: Catalog) -> None:
+        """Intents are listed by age, and those from the given moment on are left out."""
+        intents = [Intent(new_place(address_of(number), number), 10 * number) for number in (3, 1, 2)]
+        for intent in intents:
+            await catalog.intend(intent)
+        assert await catalog.intents(30) == [intents[1], intents[2]]
+
+    async def test_intents_survive(self, tmp_path: Path) -> None:
+        """An intent is durable on return: closing the catalog does not lose it."""
+        intent = Intent(new_place(address_of(1), 1), 5, "a node")
+        catalog = await self.open(tmp_path / "catalog")
+        await catalog.intend(intent)
+        await catalog.close()
+        catalog = await self.open(tmp_path / "catalog")
+        assert await catalog.intents(6) == [intent]
+        await catalog.close()
+
+    # Several backends
+
+    async def test_backends_are_told_apart(self, catalog: Catalog) -> None:
+        """The same location on two backends is two places: one can be garbage, and the other in use."""
+        file = new_file(1)
+        await catalog.add(file)
+        elsewhere = Place(file.location, 1)
+        assert await catalog.discard(elsewhere)
+        await catalog.mark_damaged(address_of(1), elsewhere)
+        assert (await catalog.lookup(address_of(1))) == (await catalog.add(file)).entry.locator
+        assert not (await catalog.lookup(address_of(1))).damaged
+        assert await catalog.garbage(10) == [elsewhere]
+        await catalog.forget_garbage([file.place])
+        assert await catalog.garbage(10) == [elsewhere]
+
+    async def test_an_upload_heals_across_backends(self, catalog: Catalog) -> None:
+        """What is damaged on one backend is replaced by an upload to another."""
+        old = new_file(1)
+        await catalog.add(old)
+        await catalog.mark_damaged(address_of(1), old.place)
+        new = intended_file(1, backend=2)
+        await catalog.intend(Intent(new.place, 1))
+        await catalog.add(replacing(new, old.place))
+        locator = await catalog.lookup(address_of(1))
+        assert (locator.place, locator.damaged) == (new.place, False)
+        assert await catalog.garbage(10) == [old.place]
+
+    async def test_a_file_moves_to_its_copy(self, catalog: Catalog) -> None:
+        """Relocating changes where the bytes are, frees the old place, and changes nothing else."""
+        before = (await catalog.add(new_file(1))).entry
+        new = new_place(address_of(1), 1)
+        await catalog.intend(Intent(new, 1))
+        assert await catalog.relocate(address_of(1), before.locator.place, new, intended=True)
+        after = await read_entry(catalog, address_of(1))
+        assert after.locator.place == new
+        assert after.record == before.record
+        assert after.locator == dataclasses.replace(before.locator, location=new.location, backend=1)
+        assert await catalog.garbage(10) == [before.locator.place]
+        assert await catalog.intents(2) == []
+        assert await catalog.counters() == Counters(1, 1000, 1, {"image": (1, 1000)})
+        assert await listed(catalog) == [after]
+
+    async def test_only_a_file_that_is_still_there_moves(self, catalog: Catalog) -> None:
+        """A copy of what was removed or replaced in the meantime is garbage; nothing comes back."""
+        file = new_file(1)
+        await catalog.add(file)
+        late = new_place(address_of(1), 1)
+        assert not await catalog.relocate(address_of(1), new_place(address_of(1)), late)
+        assert (await catalog.lookup(address_of(1))).place == file.place
+        await catalog.remove(address_of(1))
+        later = new_place(address_of(1), 1)
+        assert not await catalog.relocate(address_of(1), file.place, later)
+        assert await catalog.present([address_of(1)]) == set()
+        assert await catalog.garbage(10) == [late, file.place, later]
+
+    async def test_a_withdrawn_copy_moves_nothing(self, catalog: Catalog) -> None:
+        """A copy whose intent was withdrawn, or that is garbage, is about to be deleted: the entry stays."""
+        file = new_file(1)
+        await catalog.add(file)
+        swept, garbage = new_place(address_of(1), 1), new_place(address_of(1), 1)
+        await catalog.discard(garbage)
+        with pytest.raises(Unavailable):
+            await catalog.relocate(address_of(1), file.place, swept, intended=True)
+        with pytest.raises(Unavailable):
+            await catalog.relocate(address_of(1), file.place, garbage)
+        assert (await catalog.lookup(address_of(1))).place == file.place
+
+    async def test_what_is_elsewhere_is_found(self, catalog: Catalog) -> None:
+        """All files that are not on a backend are listed once, in pages, in the order of their addresses."""
+        for number in range(20):
+            file = new_file(number)
+            await catalog.add(NewFile(file.record, 1, "image/png", file.location, backend=number % 3))
+        expected = sorted(address_of(number) for number in range(20) if number % 3 != 1)
+        found: list[Address] = []
+        some = await catalog.elsewhere(1, 4)
+        while True:
+            assert all(locator.backend != 1 for _, locator in some.files)
+            found += [address for address, _ in some.files]
+            if some.reached is None:
+                break
+            some = await catalog.elsewhere(1, 4, some.reached)
+        assert found == expected
 
     # Totals and presence
 

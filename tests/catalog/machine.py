@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from stat7store.address import Address
-from stat7store.catalog.base import Catalog, NewFile, Query
+from stat7store.catalog.base import Catalog, Intent, NewFile, Query
 from stat7store.errors import Stat7Error
-from stat7store.record import HORIZONS, FileRecord
-from storage.base import Location
-from tests.catalog.making import address_of, listed, new_file, new_location, read_entry
+from stat7store.record import HORIZONS, FileRecord, Place
+from tests.catalog.making import address_of, listed, new_file, new_place, read_entry
 from tests.catalog.model import Model
 from tests.catalog.queries import queries
 
 T = TypeVar("T")
 NUMBERS = st.integers(0, 7)
+BACKENDS = st.integers(0, 2)
 ADJACENCIES = st.lists(st.builds(address_of, NUMBERS), max_size=3).map(tuple)
 
 
@@ -39,7 +39,8 @@ class CatalogMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
         self.model = Model()
-        self.locations: list[Location] = []
+        self.places: list[Place] = []
+        self.now = 0
         self.runner.run(self._open())
 
     def teardown(self) -> None:
@@ -53,8 +54,10 @@ class CatalogMachine(RuleBasedStateMachine):
         size=st.integers(0, 3),
         adjacency=ADJACENCIES,
         tags=st.lists(st.sampled_from(["red", "blue"]), max_size=2).map(tuple),
+        backend=BACKENDS,
         again=st.integers(0, 9),
         replaces=st.integers(0, 9),
+        intended=st.booleans(),
     )
     def add(
         self,
@@ -63,17 +66,72 @@ class CatalogMachine(RuleBasedStateMachine):
         size: int,
         adjacency: tuple[bytes, ...],
         tags: tuple[str, ...],
+        backend: int,
         again: int,
         replaces: int,
+        intended: bool,
     ) -> None:
-        """Add a file, at a new location or one of before; perhaps to replace one of before."""
-        file = new_file(number, size=size, realm=realm, adjacency=adjacency, tags=tags)
-        before = [location for location in self.locations if location.name == file.location.name]
-        location = before[-again] if 1 <= again <= len(before) else file.location
-        self.locations.append(location)
-        replaced = before[-replaces] if 1 <= replaces <= len(before) else None
-        file = NewFile(file.record, size, f"{realm}/x", location, replaces=replaced)
+        """Add a file, at a new place or one of before; perhaps to replace one of before, perhaps as intended."""
+        record = new_file(number, realm=realm, adjacency=adjacency, tags=tags).record
+        place = self._place(number, again, backend)
+        replaced = self._place(number, replaces, backend) if replaces else None
+        self.places.append(place)
+        intended = intended or place in self.model.intents  # whoever has an intent says so
+        file = NewFile(record, size, f"{realm}/x", place.location, place.backend, replaced, intended)
         self._same(lambda: self.catalog.add(file), lambda: self.model.add(file))
+
+    @rule(number=NUMBERS, backend=BACKENDS)
+    def intend(self, number: int, backend: int) -> None:
+        """Keep an intent for a new place."""
+        self.now += 1
+        intent = Intent(new_place(address_of(number), backend), self.now, f"owner {number}")
+        self.places.append(intent.place)
+        self._same(lambda: self.catalog.intend(intent), lambda: self.model.intend(intent))
+
+    @rule(number=NUMBERS, which=st.integers(0, 3), backend=BACKENDS)
+    def withdraw_intent(self, number: int, which: int, backend: int) -> None:
+        """Withdraw the intent for a place that may have none."""
+        place = self._place(number, which, backend)
+        self._same(lambda: self.catalog.withdraw_intent(place), lambda: self.model.withdraw_intent(place))
+
+    @rule(number=NUMBERS, backend=BACKENDS, which=st.integers(0, 4), other=st.integers(0, 4), intended=st.booleans())
+    def relocate(self, number: int, backend: int, which: int, other: int, intended: bool) -> None:
+        """Point an entry at another place, from where it may not be."""
+        address = address_of(number)
+        old, new = self._place(number, which, backend), self._place(number, other, backend)
+        standing = self.model.entries.get(address)
+        if which == 4 and standing is not None:
+            old = standing.locator.place
+        if old == new:
+            return  # nobody copies a blob onto itself
+        self.places.append(new)
+        intended = intended or new in self.model.intents
+        self._same(
+            lambda: self.catalog.relocate(address, old, new, intended=intended),
+            lambda: self.model.relocate(address, old, new, intended=intended),
+        )
+
+    @rule(backend=BACKENDS, limit=st.integers(1, 4))
+    def elsewhere(self, backend: int, limit: int) -> None:
+        """List all files that are not on a backend, some at a time."""
+
+        async def all_of_them() -> dict[bytes, int]:
+            found: dict[bytes, int] = {}
+            after = None
+            while True:
+                some = await self.catalog.elsewhere(backend, limit, after)
+                assert len(some.files) <= limit
+                found |= {address: locator.number for address, locator in some.files}
+                if some.reached is None:
+                    return found
+                after = some.reached
+
+        expected = sorted(
+            (address, entry.locator.number)
+            for address, entry in self.model.entries.items()
+            if entry.locator.backend != backend
+        )
+        assert list(self.runner.run(all_of_them()).items()) == expected
 
     @rule(
         number=NUMBERS,
@@ -125,24 +183,21 @@ class CatalogMachine(RuleBasedStateMachine):
     def mark_damaged(self, number: int, which: int) -> None:
         """Mark where an entry is, or was."""
         address = address_of(number)
-        places = [location for location in self.locations if location.name == str(address)]
-        location = places[-which] if 1 <= which <= len(places) else new_location(address)
-        self._same(
-            lambda: self.catalog.mark_damaged(address, location), lambda: self.model.mark_damaged(address, location)
-        )
+        place = self._place(number, which)
+        self._same(lambda: self.catalog.mark_damaged(address, place), lambda: self.model.mark_damaged(address, place))
 
     @rule(which=st.integers(0, 5))
     def discard(self, which: int) -> None:
-        """Discard a location that may be in use."""
-        location = self.locations[-which] if 1 <= which <= len(self.locations) else new_location(address_of(which))
-        self.locations.append(location)
-        self._same(lambda: self.catalog.discard(location), lambda: self.model.discard(location))
+        """Discard a place that may be in use, or intended to be."""
+        place = self.places[-which] if 1 <= which <= len(self.places) else new_place(address_of(which))
+        self.places.append(place)
+        self._same(lambda: self.catalog.discard(place), lambda: self.model.discard(place))
 
     @rule(start=st.integers(0, 2), count=st.integers(0, 3))
     def forget(self, start: int, count: int) -> None:
-        """Forget some of the garbage; a location that is forgotten is never used again."""
+        """Forget some of the garbage; a place that is forgotten is never used again, but by whoever intended it."""
         gone = self.model.queue[start : start + count]
-        self.locations = [location for location in self.locations if location not in gone]
+        self.places = [place for place in self.places if place not in gone]
         self._same(lambda: self.catalog.forget_garbage(gone), lambda: self.model.forget_garbage(gone))
 
     @rule(query=queries(NUMBERS), limit=st.integers(1, 5))
@@ -169,6 +224,15 @@ class CatalogMachine(RuleBasedStateMachine):
             assert await read_entry(self.catalog, Address(address)) == entry
         assert await self.catalog.counters() == self.model.counters()
         assert await self.catalog.garbage(1000) == self.model.queue
+        for before in (self.now // 2, self.now + 1):
+            expected = [intent for intent in self.model.intents.values() if intent.since < before]
+            assert await self.catalog.intents(before) == expected
+
+    def _place(self, number: int, which: int, backend: int = 0) -> Place:
+        """Return one of the last places of a file, the last being 1; or a new one on a backend."""
+        address = address_of(number)
+        before = [place for place in self.places if place.location.name == str(address)]
+        return before[-which] if 1 <= which <= len(before) else new_place(address, backend)
 
     async def _open(self) -> None:
         self.catalog = self.open(self.folder / "catalog")

@@ -9,7 +9,7 @@ import msgspec
 
 from stat7store.address import Address
 from stat7store.catalog.base import Catalog, NewFile, Page, Query
-from stat7store.record import Entry, FileRecord
+from stat7store.record import Entry, FileRecord, Place
 from storage.base import Location
 
 
@@ -21,6 +21,11 @@ def address_of(number: int) -> Address:
 def new_location(address: Address) -> Location:
     """Return a location that was never used before."""
     return Location(str(address), secrets.token_bytes(8))
+
+
+def new_place(address: Address, backend: int = 0) -> Place:
+    """Return a place that was never used before."""
+    return Place(new_location(address), backend)
 
 
 def new_file(number: int, *, size: int = 1000, media_type: str = "image/png", **fields: object) -> NewFile:

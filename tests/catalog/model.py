@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from stat7store.address import Address
-from stat7store.catalog.base import Added, Counters, NewFile, Query
+from stat7store.catalog.base import Added, Counters, Intent, NewFile, Query
 from stat7store.errors import Conflict, Malformed, NotFound, Unavailable
-from stat7store.record import Entry, FileRecord, Locator
-from storage.base import Location
+from stat7store.record import Entry, FileRecord, Locator, Place
 
 
 class Model:
@@ -18,7 +17,8 @@ class Model:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
-        self.queue: list[Location] = []
+        self.queue: list[Place] = []
+        self.intents: dict[Place, Intent] = {}
         self._next = 1
 
     def entry(self, address: bytes) -> Entry:
@@ -29,23 +29,25 @@ class Model:
     def add(self, file: NewFile) -> Added:
         address = file.record.address
         standing = self.entries.get(address)
-        needed = standing is None or standing.locator.location == file.replaces
-        if needed and file.location in self.queue:
+        if standing is not None and standing.locator.place == file.place:
+            return Added(standing, created=False)
+        needed = standing is None or standing.locator.place == file.replaces
+        if needed and file.place in self.queue:
             raise Unavailable("swept")
+        if file.intended and self.intents.pop(file.place, None) is None:
+            raise Unavailable("withdrawn")
         if standing is None:
             adjacency = tuple(sorted({other for other in file.record.adjacency if other in self.entries}))
             locator = Locator(self._next, file.size, file.media_type, file.location, file.backend)
             self._next += 1
             self.entries[address] = Entry(locator, msgspec.structs.replace(file.record, adjacency=adjacency))
             return Added(self.entries[address], created=True)
-        if standing.locator.location == file.location:
-            return Added(standing, created=False)
-        if standing.locator.location == file.replaces:
-            self._make_garbage(standing.locator.location)
+        if needed:
+            self._make_garbage(standing.locator.place)
             locator = Locator(standing.locator.number, file.size, file.media_type, file.location, file.backend)
             self.entries[address] = Entry(locator, standing.record)
         else:
-            self._make_garbage(file.location)
+            self._make_garbage(file.place)
         return Added(self.entries[address], created=False)
 
     def update(self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None) -> Entry:
@@ -61,7 +63,7 @@ class Model:
         return self.entries[address]
 
     def remove(self, address: Address) -> None:
-        self._make_garbage(self.entry(address).locator.location)
+        self._make_garbage(self.entry(address).locator.place)
         del self.entries[address]
         for other, entry in self.entries.items():
             record = entry.record
@@ -70,21 +72,49 @@ class Model:
                 record = msgspec.structs.replace(record, adjacency=left, revision=record.revision + 1)
                 self.entries[other] = Entry(entry.locator, record)
 
-    def mark_damaged(self, address: Address, location: Location) -> None:
+    def relocate(self, address: Address, old: Place, new: Place, *, intended: bool) -> bool:
         entry = self.entries.get(address)
-        if entry is not None and entry.locator.location == location:
-            was = entry.locator
-            locator = Locator(was.number, was.size, was.media_type, location, was.backend, damaged=True)
-            self.entries[address] = Entry(locator, entry.record)
-
-    def discard(self, location: Location) -> bool:
-        if any(entry.locator.location == location for entry in self.entries.values()):
+        if entry is not None and entry.locator.place == new:
+            return True
+        moves = entry is not None and entry.locator.place == old
+        if moves and new in self.queue:
+            raise Unavailable("swept")
+        if intended and self.intents.pop(new, None) is None:
+            raise Unavailable("withdrawn")
+        if entry is None or not moves:
+            self._make_garbage(new)
             return False
-        self._make_garbage(location)
+        was = entry.locator
+        locator = Locator(was.number, was.size, was.media_type, new.location, new.backend)
+        self.entries[address] = Entry(locator, entry.record)
+        self._make_garbage(old)
         return True
 
-    def forget_garbage(self, locations: list[Location]) -> None:
-        self.queue = [location for location in self.queue if location not in locations]
+    def mark_damaged(self, address: Address, place: Place) -> None:
+        entry = self.entries.get(address)
+        if entry is not None and entry.locator.place == place:
+            was = entry.locator
+            locator = Locator(was.number, was.size, was.media_type, was.location, was.backend, damaged=True)
+            self.entries[address] = Entry(locator, entry.record)
+
+    def discard(self, place: Place) -> bool:
+        if place in self.intents or any(entry.locator.place == place for entry in self.entries.values()):
+            return False
+        fresh = place not in self.queue
+        self._make_garbage(place)
+        return fresh
+
+    def intend(self, intent: Intent) -> None:
+        self.intents[intent.place] = intent
+
+    def withdraw_intent(self, place: Place) -> bool:
+        if self.intents.pop(place, None) is None:
+            return False
+        self._make_garbage(place)
+        return True
+
+    def forget_garbage(self, places: list[Place]) -> None:
+        self.queue = [place for place in self.queue if place not in places]
 
     def counters(self) -> Counters:
         by_realm: dict[str, tuple[int, int]] = {}
@@ -97,9 +127,9 @@ class Model:
     def query(self, query: Query) -> list[Entry]:
         return brute_force(self.entries.values(), query)
 
-    def _make_garbage(self, location: Location) -> None:
-        if location not in self.queue:
-            self.queue.append(location)
+    def _make_garbage(self, place: Place) -> None:
+        if place not in self.queue:
+            self.queue.append(place)
 
 
 def brute_force(entries: Iterable[Entry], query: Query) -> list[Entry]:

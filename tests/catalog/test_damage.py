@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from stat7store.catalog.base import Query
+from stat7store.catalog.base import Intent, Query
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.catalog.tables import GARBAGE, INDEX, MEDIA_TYPES, META, RECORDS, STATE_KEY
+from stat7store.catalog.tables import GARBAGE, INDEX, INTENTS, MEDIA_TYPES, META, RECORDS, STATE_KEY
 from stat7store.errors import Damaged, Unavailable
-from tests.catalog.making import address_of, listed, new_file, read_entry
+from tests.catalog.making import address_of, listed, new_file, new_place, read_entry
 from tests.catalog.whole import assert_whole, raw
 
 Use = Callable[[LmdbCatalog], Awaitable[object]]
@@ -20,12 +20,13 @@ Use = Callable[[LmdbCatalog], Awaitable[object]]
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """A closed catalog: three files, linked and tagged, and one piece of garbage."""
+    """A closed catalog: three files, linked and tagged, one piece of garbage, and an intent."""
     catalog = LmdbCatalog(tmp_path)
     for number in range(4):
         await catalog.add(new_file(number, tags=("red", f"tag {number}"), media_type=f"image/{number}"))
     await catalog.add(new_file(4, adjacency=(address_of(1), address_of(2))))
     await catalog.remove(address_of(0))
+    await catalog.intend(Intent(new_place(address_of(5), 1), 1_000_000, "a node"))
     await catalog.close()
     return tmp_path
 
@@ -96,6 +97,13 @@ async def test_altered_garbage_is_damage(folder: Path, byte: int) -> None:
     """No other blob than the one that was queued is ever named for deletion."""
     alter(folder, GARBAGE, 0, byte)
     await damaged(folder, lambda catalog: catalog.garbage(10))
+
+
+@pytest.mark.parametrize("byte", [0, 8, 10, -1])
+async def test_an_altered_intent_is_damage(folder: Path, byte: int) -> None:
+    """An intent whose age was altered is not taken for a stale one."""
+    alter(folder, INTENTS, 0, byte)
+    await damaged(folder, lambda catalog: catalog.intents(1 << 62))
 
 
 @pytest.mark.parametrize("byte", [0, 8, 9, 10, -1])

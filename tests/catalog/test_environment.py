@@ -23,7 +23,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     """A catalog of another format is not opened, and the message names both formats."""
     asyncio.run(LmdbCatalog(tmp_path).close())
     with raw(tmp_path, write=True) as behind:
-        behind.table(META).put(b"format", b"2")
+        behind.table(META).put(b"format", b"3")
     with pytest.raises(Unavailable, match="format 3; this version reads format 2"):
         LmdbCatalog(tmp_path)
 

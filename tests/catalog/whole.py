@@ -65,9 +65,11 @@ def assert_whole(folder: Path) -> set[bytes]:
         queue = dict(behind.rows(GARBAGE))
         places = behind.rows(GARBAGE_PLACES)
         assert sorted(queue) == sorted(sequence for _, sequence in places)
-        assert {str(location) for location in tables.garbage(len(queue))}.isdisjoint(
-            str(entry.locator.location) for entry in entries
-        )
+        used = {entry.locator.place for entry in entries}
+        assert used.isdisjoint(tables.garbage(len(queue)))
+        intended = {intent.place for intent in tables.intents(1 << 60)}
+        assert intended.isdisjoint(used)
+        assert intended.isdisjoint(tables.garbage(len(queue)))
         counted = State(garbage=len(queue))
         for entry in entries:
             counted.count(entry, 1)

@@ -17,6 +17,8 @@ from stat7store.timing import STAGES
 from tests.media import distinct_jpeg
 from tests.running import RunningServer
 
+BACKENDS = ("filesystem", "s3")
+
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "no_time_for_that_tiny.gif")
 CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
 

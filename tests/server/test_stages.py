@@ -177,8 +177,8 @@ class Rig:
 @pytest.fixture(params=["filesystem", "memory"])
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     """A rig over each backend."""
-    prepare(tmp_path / "data")
     settings = Settings(data=tmp_path / "data", access_log=False)
+    prepare(settings)
     delays = Delays()
     catalog = LmdbCatalog(settings.data / "catalog")
     blobs: BlobStore = FilesystemBlobs(settings.data / "blobs") if request.param == "filesystem" else MemoryBlobs()

@@ -12,6 +12,8 @@ from stat7store.client import Client
 from tests.media import distinct_jpeg
 from tests.running import RunningServer
 
+BACKENDS = ("filesystem", "s3")
+
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "form"])
 async def test_a_body_that_stops_is_not_kept(server: RunningServer, samples: Path, framing: str) -> None:

@@ -20,17 +20,14 @@ import pytest
 from tests.media import distinct_png
 from tests.running import RunningServer
 
+BACKENDS = ("filesystem", "s3")
+
 
 @pytest.fixture
 async def client(server: RunningServer) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of the module's server."""
     async with aiohttp.ClientSession(server.url) as session:
         yield session
-
-
-def stored_blobs(server: RunningServer) -> int:
-    """Count the blobs that lie in the store's folder."""
-    return sum(1 for folder in (server.data / "blobs").glob("???") for _ in folder.iterdir())
 
 
 def open_spools(server: RunningServer) -> int:
@@ -40,7 +37,8 @@ def open_spools(server: RunningServer) -> int:
         folder = Path(f"/proc/{process.pid}/fd")
         for descriptor in folder.iterdir():
             try:
-                deleted += "blobs" in os.readlink(descriptor) and os.readlink(descriptor).endswith("(deleted)")
+                target = os.readlink(descriptor)
+                deleted += target.startswith(f"{server.data}/") and target.endswith("(deleted)")
             except OSError:
                 continue
     return deleted
@@ -55,7 +53,7 @@ class Untouched:
 
     async def _state(self) -> tuple[int, int]:
         async with self._client.get("/v1/stats") as response:
-            return stored_blobs(self._server), (await response.json())["files"]
+            return len(self._server.stored()), (await response.json())["files"]
 
     async def __aenter__(self) -> None:
         self._before = await self._state()
@@ -119,11 +117,11 @@ async def test_the_same_bytes_are_stored_once(
     data = (samples / "coffee.png").read_bytes()
     async with client.post("/v1/files", data=data, headers={"X-Filename": "first.png"}) as response:
         assert response.status == 201
-    blobs = stored_blobs(server)
+    blobs = len(server.stored())
     async with client.put(f"/v1/files/{sha256(data)}", data=data, headers={"X-Filename": "second.png"}) as response:
         record = await response.json()
         assert (response.status, record["created"], record["filename"]) == (200, False, "first.png")
-    assert stored_blobs(server) == blobs
+    assert len(server.stored()) == blobs
 
 
 async def test_a_form_stores_every_file_part(client: aiohttp.ClientSession, samples: Path) -> None:

@@ -323,40 +323,8 @@ class BlobContract(ABC):
                 await reader.warm(len(data) - 1, 2)
         reader.close()
 
-    async def test_claims_only_what_is_no_upload(self, blobs: BlobStore) -> None:
-        """A blob can be claimed once its spool is closed, by one at a time, and never when it is missing."""
-        assert isinstance(blobs, Claimable)
-        spool = await blobs.spool()
-        spool.append(b"claimed")
-        location = await blobs.put(spool, name_of(b"claimed"))
-        with blobs.claim(location) as claimed:
-            assert not claimed
-        spool.close()
-        for _ in range(2):
-            with blobs.claim(location) as claimed:
-                assert claimed
-                with blobs.claim(location) as again:
-                    assert not again
-        with pytest.raises(KeyError), blobs.claim(location):
-            raise KeyError
-        with blobs.claim(location) as claimed:
-            assert claimed
-            await blobs.delete(location)
-        with blobs.claim(location) as claimed:
-            assert not claimed
-
-    async def test_a_reader_is_no_claim(self, blobs: BlobStore) -> None:
-        """Being read does not keep a blob from being claimed."""
-        assert isinstance(blobs, Claimable)
-        location = await keep(blobs, b"read")
-        reader = await blobs.open(location)
-        with blobs.claim(location) as claimed:
-            assert claimed
-        assert await read_all(reader) == b"read"
-
     async def test_a_cancelled_put_leaves_nothing_half_done(self, blobs: BlobStore) -> None:
-        """An upload given up at any moment leaves either nothing or a whole blob that can be claimed."""
-        assert isinstance(blobs, Claimable)
+        """An upload given up at any moment leaves either nothing or a whole blob."""
         data = os.urandom(10_000)
         for patience in (0, 0.0001, 0.0005, 0.002) * 5:
             task = asyncio.create_task(keep(blobs, data))
@@ -366,8 +334,6 @@ class BlobContract(ABC):
                 await task
         await keep(blobs, b"the last in the queue")
         for location in await listed(blobs):
-            with blobs.claim(location) as claimed:
-                assert claimed
             assert name_of(await fetch(blobs, location)) == location.name
 
     async def test_checks_and_closes(self, blobs: BlobStore) -> None:
@@ -397,15 +363,12 @@ class BlobContract(ABC):
 
     async def test_a_removed_blob_is_missing(self, blobs: BlobStore) -> None:
         """A blob taken away behind the store's back is missing like any other, and its delete is no error."""
-        assert isinstance(blobs, Claimable)
         location = await keep(blobs, b"removed")
         self.remove(blobs, location)
         with pytest.raises(BlobMissing):
             await blobs.open(location)
         with pytest.raises(BlobMissing):
             await blobs.stat(location)
-        with blobs.claim(location) as claimed:
-            assert not claimed
         assert await listed(blobs) == []
         await blobs.delete(location)
 
@@ -444,3 +407,61 @@ class BlobContract(ABC):
         assert await fetch(blobs, before) == b"before"
         await blobs.delete(before)
         assert await listed(blobs) == [after]
+
+
+class ClaimContract(BlobContract):
+    """What a backend must hold to that is ``Claimable`` as well."""
+
+    async def test_claims_only_what_is_no_upload(self, blobs: BlobStore) -> None:
+        """A blob can be claimed once its spool is closed, by one at a time, and never when it is missing."""
+        assert isinstance(blobs, Claimable)
+        spool = await blobs.spool()
+        spool.append(b"claimed")
+        location = await blobs.put(spool, name_of(b"claimed"))
+        with blobs.claim(location) as claimed:
+            assert not claimed
+        spool.close()
+        for _ in range(2):
+            with blobs.claim(location) as claimed:
+                assert claimed
+                with blobs.claim(location) as again:
+                    assert not again
+        with pytest.raises(KeyError), blobs.claim(location):
+            raise KeyError
+        with blobs.claim(location) as claimed:
+            assert claimed
+            await blobs.delete(location)
+        with blobs.claim(location) as claimed:
+            assert not claimed
+
+    async def test_a_reader_is_no_claim(self, blobs: BlobStore) -> None:
+        """Being read does not keep a blob from being claimed."""
+        assert isinstance(blobs, Claimable)
+        location = await keep(blobs, b"read")
+        reader = await blobs.open(location)
+        with blobs.claim(location) as claimed:
+            assert claimed
+        assert await read_all(reader) == b"read"
+
+    async def test_a_cancelled_put_can_be_claimed(self, blobs: BlobStore) -> None:
+        """What an upload leaves that was given up at any moment can be claimed."""
+        assert isinstance(blobs, Claimable)
+        data = os.urandom(10_000)
+        for patience in (0, 0.0001, 0.0005, 0.002) * 5:
+            task = asyncio.create_task(keep(blobs, data))
+            await asyncio.sleep(patience)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await keep(blobs, b"the last in the queue")
+        for location in await listed(blobs):
+            with blobs.claim(location) as claimed:
+                assert claimed
+
+    async def test_a_removed_blob_cannot_be_claimed(self, blobs: BlobStore) -> None:
+        """A blob taken away behind the store's back is no one's to claim."""
+        assert isinstance(blobs, Claimable)
+        location = await keep(blobs, b"removed")
+        self.remove(blobs, location)
+        with blobs.claim(location) as claimed:
+            assert not claimed

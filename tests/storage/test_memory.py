@@ -6,10 +6,10 @@ import pytest
 
 from storage.base import BlobStore, Location
 from storage.memory import MemoryBlobs
-from tests.storage.contract import BlobContract
+from tests.storage.contract import ClaimContract
 
 
-class TestMemory(BlobContract):
+class TestMemory(ClaimContract):
     """The contract, for blobs in memory."""
 
     kind = "memory"

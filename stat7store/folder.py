@@ -1,0 +1,138 @@
+"""The folder of a store: its format, and the list of the backends that hold its blobs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stat7store.errors import Unavailable
+from storage.base import BlobError
+from storage.filesystem import FilesystemBlobs
+
+FORMAT = 2
+FORMAT_FILE = "stat7.json"
+FILESYSTEM = "filesystem"
+CATALOG, BLOBS, SPOOLS = "catalog", "blobs", "spools"
+_OWN_NAMES = (CATALOG, BLOBS, SPOOLS, "serve.lock", "stat7.new")
+_MOST_BACKENDS = 256  # the catalog keeps the number in a byte
+
+
+class Site(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a backend is, and how it is reached; never what grants access to it.
+
+    ``url`` is ``filesystem`` (the store's own folder) or ``s3://bucket/prefix``. Two sites with the
+    same ``url`` and ``endpoint`` are the same backend.
+    """
+
+    url: str = FILESYSTEM
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.url} at {self.endpoint}" if self.endpoint else self.url
+
+    def is_same(self, other: Site) -> bool:
+        """Tell whether both are one backend."""
+        return (self.url, self.endpoint) == (other.url, other.endpoint)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the folder's own file says: the backends by number, and which of them is for new files."""
+
+    format: int = FORMAT
+    primary: int = 0
+    backends: dict[int, Site] = {}
+
+
+class _Format(msgspec.Struct):
+    format: object = None
+
+
+def make_folder(data: Path) -> None:
+    """Make the folder of a store, but for its backends, or check that it is one; idempotent.
+
+    Raises ``Unavailable`` saying what to do if it cannot be made, holds something else, or is of
+    another format.
+    """
+    with _saying_why(data):
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (data / FORMAT_FILE).exists():
+            _read(data)
+        elif any(entry.name not in _OWN_NAMES for entry in data.iterdir()):
+            raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
+        (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
+
+
+def read_facts(data: Path) -> Facts:
+    """Return what is known of a store's backends. Raises ``Unavailable``."""
+    with _saying_why(data):
+        return _read(data)
+
+
+def enlist(data: Path, site: Site | None, *, primary: bool) -> int:
+    """Take a backend into the list if it is not there yet; return its number. Durable on return.
+
+    None stands for the one that is for new files already; in a new store, for the filesystem.
+    ``primary``: from now on it is the one for new files. Any process may call it at any time.
+    Raises ``Unavailable``.
+    """
+    with _saying_why(data), _locked(data):
+        facts = _read(data) if (data / FORMAT_FILE).exists() else Facts()
+        if site is None:
+            site = facts.backends.get(facts.primary, Site())
+        known = [number for number, each in facts.backends.items() if each.is_same(site)]
+        number = known[0] if known else len(facts.backends)
+        if number == _MOST_BACKENDS:
+            raise Unavailable(f"a store has at most {_MOST_BACKENDS} backends, and this one has them all")
+        if site.url == FILESYSTEM:
+            FilesystemBlobs.create(data / BLOBS)
+        changed = Facts(primary=number if primary else facts.primary, backends={**facts.backends, number: site})
+        if changed != facts:
+            _write_durably(data / FORMAT_FILE, msgspec.json.format(msgspec.json.encode(changed)) + b"\n")
+        return number
+
+
+def _read(data: Path) -> Facts:
+    text = (data / FORMAT_FILE).read_bytes()
+    found = msgspec.json.decode(text, type=_Format).format
+    if found != FORMAT:
+        raise Unavailable(f"{data} is of format {found}; this version reads format {FORMAT}")
+    return msgspec.json.decode(text, type=Facts)
+
+
+@contextmanager
+def _saying_why(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, msgspec.MsgspecError, BlobError) as error:
+        raise Unavailable(f"{data} cannot be used as a store's folder: {error}") from error
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # a rename alone may not survive power loss
+    finally:
+        os.close(folder)

@@ -1,0 +1,109 @@
+"""The server on an S3 that fails all the time: what was acknowledged stays, what is read is right, nothing hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stat7store.address import Address
+from stat7store.errors import NotFound
+from stat7store.opening import opened
+from stat7store.record import Place
+from stat7store.settings import Settings
+from stat7store.store import Store
+from storage.s3_options import S3Options
+from tests.running import RunningServer
+from tests.s3.mixed import Run
+from tests.s3_proxy import Asked, Deck, Fault, S3Proxy, calm, s3_proxy
+from tests.s3_servers import OWNER, S3Server, flags_for, keys_in, unfinished_in
+
+# Of all requests to S3; the rest goes well.
+RATES = {
+    Fault.INTERNAL_ERROR: 0.02,
+    Fault.SLOW_DOWN: 0.02,
+    Fault.SLOW: 0.03,
+    Fault.RESET_BEFORE: 0.03,
+    Fault.RESET_AFTER: 0.03,
+    Fault.TRUNCATED: 0.03,
+    Fault.ALTERED_ANSWER: 0.02,
+    Fault.ALTERED_REQUEST: 0.03,
+    Fault.STALLED: 0.005,
+}
+DEADLINE_S = 60.0
+"""Of one operation: an upload in parts has several deadlines of S3 requests one after the other."""
+SETTINGS = ("--s3-deadline=10", "--s3-read-timeout=2", "--s3-attempts=5", "--no-access-log")
+
+
+def may_range(address: str) -> bool:
+    """Tell whether parts of a file are read. Nobody can check these bytes, so that they are never altered."""
+    return int(address[0], 16) % 2 == 0
+
+
+def provable(asked: Asked, fault: Fault) -> bool:
+    """Tell whether S3's clients can notice a fault."""
+    return fault is not Fault.ALTERED_ANSWER or (asked.is_get and not may_range(asked.key.rpartition("/")[2]))
+
+
+@pytest.fixture
+def bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Options]:
+    """An empty bucket."""
+    for name, value in OWNER.environment.items():
+        monkeypatch.setenv(name, value)
+    with moto_server.bucket() as options:
+        yield options
+
+
+@pytest.fixture
+def proxy(moto_server: S3Server) -> Iterator[S3Proxy]:
+    """A proxy before moto."""
+    with s3_proxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.mark.timeout(3600)
+async def test_nothing_is_lost_wrong_or_late(
+    moto_server: S3Server, bucket: S3Options, proxy: S3Proxy, tmp_path: Path, soak: bool
+) -> None:
+    """Of mixed operations on an S3 that fails in every way no acknowledged upload is lost, no wrong answer is
+    complete, and none comes after its deadline; after a sweep the bucket holds what is stored and nothing else.
+    """
+    data = tmp_path / "data"
+    server = RunningServer(data, *flags_for(replace(bucket, endpoint_url=proxy.endpoint)), *SETTINGS)
+    with server:
+        run = Run(server.url, seed=7, deadline_s=DEADLINE_S, may_range=may_range)
+        proxy.faults = Deck(7, RATES, provable)
+        await run.run(5000 if soak else 300)
+        proxy.faults = calm
+        lost = await run.verify()
+        assert server.stop() == 0
+    outcome = run.outcome
+    print(outcome, proxy.given, proxy.refused, len(proxy.asked), sep="\n")
+    assert lost == []
+    assert outcome.wrong == []
+    assert outcome.hung == []
+    assert outcome.failed < sum(outcome.done.values()) / 10
+    assert set(proxy.given) == set(RATES)
+    assert proxy.refused["XAmzContentSHA256Mismatch"] > 0
+    locations = await swept(data, [file.address for file in run.files])
+    client = moto_server.client()
+    assert keys_in(client, bucket.bucket) == sorted(f"{bucket.folder}{location}" for location in locations)
+    assert unfinished_in(client, bucket.bucket) == []
+    client.close()
+
+
+async def swept(data: Path, addresses: list[str]) -> list[str]:
+    """Sweep a store whose server has stopped; return the locations of what is stored of these addresses."""
+    places: list[Place] = []
+    async with opened(Settings(data=data)) as (catalog, backends):
+        store = Store(catalog, backends, intent_timeout_s=0)
+        await store.sweep_orphans()
+        await store.sweep_garbage()
+        for address in addresses:
+            try:
+                places.append((await store.entry(Address.parse(address))).locator.place)
+            except NotFound:
+                continue
+    return [str(place.location) for place in places]

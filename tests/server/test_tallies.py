@@ -1,0 +1,59 @@
+"""What the processes of a node count is summed up, and survives those that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from stat7store.server.tallies import Tallies, TalliesMemory
+
+
+def test_all_processes_are_summed() -> None:
+    """Each tells its own counts as often as it likes; the total is the sum of the last of each."""
+    memory = TalliesMemory(3)
+    first, second, third = (Tallies(memory, number) for number in range(3))
+    assert first.total() == {}
+    first.tell({"s3_requests": 1})
+    first.tell({"s3_requests": 5, "s3_retries": 1})
+    third.tell({"s3_requests": 10, "cache_hits": 7})
+    assert second.total() == {"cache_hits": 7, "s3_requests": 15, "s3_retries": 1}
+
+
+def test_a_successor_goes_on() -> None:
+    """What a dead process counted is not lost when another takes its place and counts from nothing."""
+    memory = TalliesMemory(1)
+    Tallies(memory, 0).tell({"cache_hits": 3})
+    successor = Tallies(memory, 0)
+    assert successor.total() == {"cache_hits": 3}
+    successor.tell({"cache_hits": 2, "cache_misses": 1})
+    assert successor.total() == {"cache_hits": 5, "cache_misses": 1}
+
+
+def test_a_killed_writer_spoils_nothing() -> None:
+    """Whenever a process that counts upwards is killed, its last whole counts are read, and they go on."""
+    memory = TalliesMemory(1)
+    reached = 0
+    for _ in range(20):
+        pid = os.fork()
+        if not pid:
+            tallies = Tallies(memory, 0)
+            for number in range(1, 1 << 40):
+                tallies.tell({"a": number, "b": number})
+        while (total := Tallies(memory, 0).total()).get("a", 0) <= reached:
+            pass
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        total = Tallies(memory, 0).total()
+        assert total["a"] == total["b"] > reached
+        reached = total["a"]
+
+
+def test_places_have_bounds() -> None:
+    """A process without a place is refused, and so are more counters than a place holds."""
+    memory = TalliesMemory(1)
+    with pytest.raises(ValueError, match="process 1 of 1"):
+        Tallies(memory, 1)
+    with pytest.raises(ValueError, match="too many"):
+        Tallies(memory, 0).tell({f"counter number {number}": number for number in range(1000)})
