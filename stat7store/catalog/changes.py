@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -140,7 +139,7 @@ class Changes(Tables):
         except NotFound:
             return
         if locator.place == place and not locator.damaged:
-            self._put_locator(address, replace(locator, damaged=True))
+            self._put_locator(address, msgspec.structs.replace(locator, damaged=True))
 
     def forget_garbage(self, places: Sequence[Place]) -> None:
         """See ``Catalog.forget_garbage``."""

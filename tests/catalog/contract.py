@@ -503,7 +503,7 @@ class CatalogContract:
         after = await read_entry(catalog, address_of(1))
         assert after.locator.place == new
         assert after.record == before.record
-        assert after.locator == dataclasses.replace(before.locator, location=new.location, backend=1)
+        assert after.locator == msgspec.structs.replace(before.locator, location=new.location, backend=1)
         assert await catalog.garbage(10) == [before.locator.place]
         assert await catalog.intents(2) == []
         assert await catalog.counters() == Counters(1, 1000, 1, {"image": (1, 1000)})
