@@ -96,7 +96,7 @@ class Verifier:
         tally, chance = self._tally, random.Random()  # noqa: S311
         begun, before = time.monotonic(), tally.seconds
         try:
-            while page := await self._catalog.survey(_PAGE, tally.reached and Address.parse(tally.reached)):
+            while page := await self._catalog.survey(_PAGE, _address(tally.reached)):
                 chosen = [row for row in page if chance.random() < sample]
                 tally.skipped += len(page) - len(chosen)
                 async with asyncio.TaskGroup() as tasks:
@@ -198,6 +198,10 @@ def _is_unclaimed(blobs: BlobStore, place: Place) -> bool:
         return True
     with blobs.claim(place.location) as claimed:
         return claimed
+
+
+def _address(text: str | None) -> Address | None:
+    return None if text is None else Address.parse(text)
 
 
 class _Pace:

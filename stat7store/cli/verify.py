@@ -95,10 +95,11 @@ class _Verifying:
 
     async def run(self, *, resume: bool) -> int:
         """Run it; return the exit code."""
-        from stat7store.opening import check_prepared, open_store  # noqa: PLC0415
+        from stat7store.folder import read_facts  # noqa: PLC0415
+        from stat7store.opening import open_store  # noqa: PLC0415
         from stat7store.verifying import Tally  # noqa: PLC0415
 
-        check_prepared(self._settings.data)
+        read_facts(self._settings.data)  # is it a store at all?
         tally = self._load() if resume else Tally()
         stopped = False
         async with open_store(self._settings) as store:
@@ -128,10 +129,11 @@ class _Verifying:
 
     async def _repair(self, store: Store, donor: Path) -> None:
         from stat7store.address import Address  # noqa: PLC0415
-        from stat7store.opening import check_prepared, open_store  # noqa: PLC0415
+        from stat7store.folder import read_facts  # noqa: PLC0415
+        from stat7store.opening import open_store  # noqa: PLC0415
         from stat7store.repairing import repair  # noqa: PLC0415
 
-        check_prepared(donor)
+        read_facts(donor)  # is it a store at all?
         async with open_store(self._settings.model_copy(update={"data": donor})) as second:
             for name in self._damaged:
                 try:
@@ -206,6 +208,7 @@ def _following(tally: Tally, expected: float, *, hidden: bool) -> Iterator[None]
                 shown.update(task, completed=tally.bytes, files=_counts(tally))
 
     def lines() -> None:
+        console.print(f"reading {show.size(int(expected))}", soft_wrap=True)
         while not ended.wait(_LINE_EVERY_S):
             console.print(f"{show.size(tally.bytes)} of {show.size(int(expected))}: {_counts(tally)}", soft_wrap=True)
 
