@@ -24,6 +24,7 @@ from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import StageClock
 from stat7store.verifying import Finding, Tally
+from storage.filesystem import FilesystemBlobs
 from tests.catalog.whole import raw
 from tests.media import distinct_jpeg, sample
 
@@ -200,13 +201,17 @@ async def test_orphans_are_found_but_not_living_uploads(data: Path) -> None:
     blobs = blobs_of(data)
     orphan = blobs[0].with_name(f"{blobs[0].name[:64]}.{'0' * 16}")
     shutil.copyfile(blobs[0], orphan)
-    async with open_store(Settings(data=data)) as store:
-        await store.delete(address_of(blobs[1]))
-        tally, found = Tally(), list[Finding]()
-        async with store.upload("living.jpg") as upload:
-            await upload.write(distinct_jpeg(sample("rocket.jpg").read_bytes(), 99))
-            await upload.finish()
-            await store.verifier(tally, found.append, bytes_per_s=1e12, jobs=1).run()
+    living = FilesystemBlobs(data / "blobs")
+    spool = await living.spool()
+    try:
+        spool.append(b"not yet known")
+        await living.put(spool, "a" * 64)
+        async with open_store(Settings(data=data)) as store:
+            await store.delete(address_of(blobs[1]))
+        tally, found = await scrub(data)
+    finally:
+        spool.close()
+        await living.close()
     assert [finding.name for finding in found] == [f"{orphan.parent.name}/{orphan.name}"]
     assert tally.orphans == 1
 
