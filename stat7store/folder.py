@@ -64,6 +64,7 @@ def make_folder(data: Path) -> None:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (data / FORMAT_FILE).exists():
             _read(data)
+            _refuse_lost_catalog(data)
         elif any(entry.name not in _OWN_NAMES for entry in data.iterdir()):
             raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
         (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
@@ -104,6 +105,15 @@ def _read(data: Path) -> Facts:
     if found != FORMAT:
         raise Unavailable(f"{data} is of format {found}; this version reads format {FORMAT}")
     return msgspec.json.decode(text, type=Facts)
+
+
+def _refuse_lost_catalog(data: Path) -> None:
+    """Raise ``Unavailable`` where a new, empty catalog would make garbage of all the blobs."""
+    if not (data / CATALOG / "data.mdb").exists() and next((data / BLOBS).glob("???/*"), None) is not None:
+        raise Unavailable(
+            f"{data} holds blobs, but its catalog is gone; restore {data / CATALOG} from a backup, "
+            "or make it anew from the blobs with: stat7store rebuild"
+        )
 
 
 @contextmanager

@@ -98,6 +98,15 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
+async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
+    """Open the backends of a store, without its catalog, for the length of the context."""
+    async with AsyncExitStack() as stack:
+        opener = _Opener(settings, stack)
+        number = read_facts(settings.data).primary
+        yield Backends({number: await opener.open(number)}, number, opener)
+
+
+@asynccontextmanager
 async def opened(settings: Settings, primary: int | None = None) -> AsyncIterator[tuple[LmdbCatalog, Backends]]:
     """Open the parts of a store, for the length of the context; see ``open_store``.
 

@@ -17,6 +17,7 @@ from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
+from stat7store.verifying import Finding, Tally, Verifier
 from storage.base import BlobStore, BulkBlobs, Presigned, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
@@ -108,6 +109,10 @@ class Store:
         if not isinstance(self._catalog, BulkCatalog) or primary not in backends:
             raise Unavailable("this store takes files one by one only; send them to its server")
         return Bulk(self._catalog, backends, primary, accepted=self._accepted, max_size=self._max_size, now=self._now)
+
+    def verifier(self, tally: Tally, tell: Callable[[Finding], None], *, bytes_per_s: float, jobs: int) -> Verifier:
+        """Return what re-reads all that is stored, and marks what is damaged; see ``Verifier``."""
+        return Verifier(self._catalog, self._backends, tally, tell, bytes_per_s=bytes_per_s, jobs=jobs)
 
     async def find(self, address: Address, clock: StageClock) -> Entry:
         """Return what is known of a file; raise ``NotFound``. Charges index and metadata."""

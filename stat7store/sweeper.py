@@ -88,11 +88,12 @@ class Sweeper:
 
     async def _discard_orphans(self, blobs: BlobStore, number: int, discard: Callable[[Place], Awaitable[bool]]) -> int:
         swept = 0
-        async for orphans in self._unreferenced(blobs, number):
+        async for orphans in self.unreferenced(blobs, number):
             swept += sum(await asyncio.gather(*map(discard, orphans)))
         return swept
 
-    async def _unreferenced(self, blobs: BlobStore, number: int) -> AsyncIterator[list[Place]]:
+    async def unreferenced(self, blobs: BlobStore, number: int) -> AsyncIterator[list[Place]]:
+        """Yield, some at a time, the places of blobs on a backend that no entry points at."""
         found: list[Place] = []
         async for location in blobs.list():
             place = Place(location, number)

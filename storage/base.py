@@ -237,3 +237,14 @@ class Counted(Protocol):
 
     def counts(self) -> dict[str, int]:
         """Return what was counted since it was opened, by name, such as ``cache_hits`` or ``s3_retries``."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A backend on a medium that memory stands in front of, and that can be read past it."""
+
+    async def forget(self, location: Location) -> None:
+        """Drop what memory holds of a blob, so that the next read comes from the medium.
+
+        Raises ``BlobMissing``. What other readers hold, or what is not yet written, may stay.
+        """

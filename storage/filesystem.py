@@ -31,7 +31,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, ``Claimable`` and ``BulkBlobs``, in a folder of a local Linux filesystem.
+    """A ``BlobStore``, ``Claimable``, ``BulkBlobs`` and ``Forgetful``, in a folder of a local Linux filesystem.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -151,6 +151,14 @@ class FilesystemBlobs:
         file, size, _ = await self._open(location)
         os.close(file)
         return size
+
+    async def forget(self, location: Location) -> None:
+        """See ``Forgetful``."""
+        file, size, _ = await self._open(location)
+        try:
+            os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
 
     async def _open(self, location: Location) -> tuple[int, int, str]:
         """Return the open file, its size in bytes, and where opening it had to look."""

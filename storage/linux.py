@@ -15,6 +15,8 @@ _CACHESTAT = 451
 _RESOLVE_CACHED = 0x20
 _WAIT_BEFORE = 1
 _WRITE = 2
+_HERE = -100  # AT_FDCWD
+_EXCHANGE = 2
 
 # A named pipe left in a blob's place must not make open wait for a writer.
 READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -82,6 +84,13 @@ class Linux:
     def check_written(self, file: int) -> None:
         """Wait for writes in progress; raise ``OSError`` if one of this file has failed since it was opened."""
         _raise_if_failed(self._sync_file_range(file, 0, 0, _WAIT_BEFORE), "sync_file_range")
+
+
+def exchange(one: str, other: str) -> None:
+    """Give two files or folders each other's name, at once (``renameat2`` with ``RENAME_EXCHANGE``)."""
+    renameat2 = ctypes.CDLL(None, use_errno=True)["renameat2"]
+    renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    _raise_if_failed(renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE), "renameat2")
 
 
 def unavailable(error: OSError) -> BlobUnavailable:

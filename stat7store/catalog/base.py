@@ -109,6 +109,15 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed:
+    """One address of the index. Without an entry ``problem`` says why it cannot be read."""
+
+    address: Address
+    entry: Entry | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Totals, kept in the same transactions as the entries; sizes in bytes."""
 
@@ -187,6 +196,12 @@ class Catalog(Protocol):
 
     async def elsewhere(self, backend: int, limit: int, after: Address | None = None) -> Elsewhere:
         """Return up to ``limit`` files that are not on this backend, in the order of their addresses."""
+
+    async def survey(self, limit: int, after: Address | None = None) -> list[Surveyed]:
+        """Return the next addresses of the index, in order, also those whose entry cannot be read.
+
+        Fewer than ``limit`` only at the end.
+        """
 
     async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
         """Return up to ``limit`` places whose blobs are to be deleted, oldest first.

@@ -22,7 +22,7 @@ import lmdb
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, NewFile, Page, Query
+from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, NewFile, Page, Query, Surveyed
 from stat7store.catalog.changes import Changes
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.scan import find_page
@@ -194,6 +194,10 @@ class LmdbCatalog:
     async def elsewhere(self, backend: int, limit: int, after: Address | None = None) -> Elsewhere:
         """See ``Catalog``; in a thread of its own."""
         return await self._find(lambda tables: tables.elsewhere(backend, limit, after, self._scan_limit))
+
+    async def survey(self, limit: int, after: Address | None = None) -> list[Surveyed]:
+        """See ``Catalog``; in a thread of its own."""
+        return await self._find(lambda tables: tables.survey(limit, after))
 
     async def counters(self) -> Counters:
         """See ``Catalog``."""

@@ -13,8 +13,8 @@ import msgspec
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Counters, Elsewhere, Intent
-from stat7store.errors import Damaged, NotFound
+from stat7store.catalog.base import Counters, Elsewhere, Intent, Surveyed
+from stat7store.errors import Damaged, NotFound, Stat7Error
 from stat7store.record import Entry, FileRecord, Locator, Place
 from storage.base import Buffer
 
@@ -188,6 +188,21 @@ class Tables:
             if len(found) == limit or number == scan_limit:
                 return Elsewhere(found, address)
         return Elsewhere(found, None)
+
+    def survey(self, limit: int, after: Address | None) -> list[Surveyed]:
+        """See ``Catalog.survey``."""
+        cursor = self.cursor(INDEX)
+        there = cursor.first() if after is None else cursor.set_range(after + b"\0")
+        # the keys first: reading an entry moves the cursor
+        keys = [key for key, _ in islice(cursor.iternext() if there else (), limit)]
+        return [self._surveyed(key) for key in keys]
+
+    def _surveyed(self, key: bytes) -> Surveyed:
+        address = Address(key)
+        try:
+            return Surveyed(address, self.entry(address))
+        except Stat7Error as error:
+            return Surveyed(address, None, str(error))
 
     def intents(self, before: int) -> list[Intent]:
         """Return the intents of before a moment, oldest first. Raises ``Damaged``."""

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from stat7store.cli import address, get, importing, info, latency, ls, migrate, put, rm, serve, stats
+from stat7store.cli import (
+    address,
+    get,
+    importing,
+    info,
+    latency,
+    ls,
+    migrate,
+    put,
+    rebuild,
+    rm,
+    serve,
+    stats,
+    verify,
+)
 from stat7store.cli.failing import report
 from stat7store.cli.options import examples
 from stat7store.errors import Malformed, Stat7Error
@@ -60,7 +74,7 @@ def make_app(*, flags_of_serve: bool) -> typer.Typer:
     )
     app.callback()(_common)
     serve.add_to(app, flags=flags_of_serve)
-    for verb in (address, put, importing, get, info, ls, rm, stats, migrate, latency):
+    for verb in (address, put, importing, get, info, ls, rm, stats, migrate, verify, rebuild, latency):
         verb.add_to(app)
     return app
 
