@@ -23,6 +23,7 @@ DEFAULT_PORT = 7377
 DEFAULT_CONFIG = Path("stat7.toml")
 _MIB = 1024**2
 _GIB = 1024**3
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _media_range(value: str) -> str:
@@ -53,9 +54,20 @@ def _endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def _seconds(value: object) -> object:
+    """Read a duration such as ``30d`` or ``12h``; a bare number is in seconds."""
+    if isinstance(value, str) and value[-1:] in _UNITS_S:
+        try:
+            return float(value[:-1]) * _UNITS_S[value[-1]]
+        except ValueError:
+            raise ValueError(f"{value!r} is no duration; accepted are such as 45s, 90m, 12h and 30d") from None
+    return value
+
+
 MediaRange = Annotated[str, AfterValidator(_media_range)]
 # NoDecode: an environment variable holds a,b,c rather than JSON
 MediaRanges = Annotated[list[MediaRange], NoDecode, BeforeValidator(_split)]
+Duration = Annotated[float, BeforeValidator(_seconds)]
 HostNames = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Backend = Annotated[str, AfterValidator(_backend)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -117,6 +129,10 @@ class Settings(BaseSettings):
     redirect: bool = Field(
         False, description="Answer GET with a redirect to S3, where it holds the file; HEAD is answered as ever."
     )
+    scrub_every: Duration = Field(
+        0.0, ge=0, description="Time between scrubs, which read all files again, such as 30d; 0: none."
+    )
+    scrub_rate: ByteSize = Field(ByteSize(20_000_000), gt=0, description="Bytes a second that a scrub reads at most.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log lines on standard error; auto is console on a terminal and json elsewhere."
     )

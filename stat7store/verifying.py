@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
 from stat7store.catalog.base import Catalog, Surveyed
-from stat7store.errors import NotFound, Stat7Error
+from stat7store.errors import NotFound, Stat7Error, Unavailable
 from stat7store.record import Locator, Place
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
@@ -44,7 +45,7 @@ class Tally(msgspec.Struct, kw_only=True):
     """How far a scrub is; sizes in bytes. ``reached``: all addresses up to this one were seen.
 
     ``skipped`` counts files that a sample left out, ``known`` those of the bad and missing ones that
-    were marked before.
+    were marked before. ``finished_at`` is in milliseconds since 1970; None while it is not at its end.
     """
 
     reached: str | None = None
@@ -58,12 +59,29 @@ class Tally(msgspec.Struct, kw_only=True):
     records: int = 0
     orphans: int = 0
     seconds: float = 0.0
-    finished: bool = False
+    finished_at: int | None = None
 
     @property
     def damaged(self) -> int:
         """Files that are not served: bad, missing, or without a record."""
         return self.bad + self.missing + self.records
+
+
+def load_tally(path: Path) -> Tally | None:
+    """Return how far the last scrub came; None if there was none. Raises ``Unavailable``."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Tally)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise Unavailable(f"{path} cannot be read ({error}); delete it to begin anew") from error
+
+
+def save_tally(path: Path, tally: Tally) -> None:
+    """Write down how far a scrub is; what is lost of it in a power cut is only read again."""
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(tally))
+    new.rename(path)
 
 
 class Verifier:
@@ -108,7 +126,7 @@ class Verifier:
                 checkpoint()
             if sample >= 1.0:
                 await self._find_orphans()
-            tally.finished = True
+            tally.finished_at = time.time_ns() // 1_000_000
         finally:
             tally.seconds = before + time.monotonic() - begun
 

@@ -65,6 +65,8 @@ def test_lists_and_sizes_have_written_forms(monkeypatch: pytest.MonkeyPatch) -> 
         ({"max_upload_size": "many"}, "--max-upload-size"),
         ({"workers": -1}, "--workers"),
         ({"log_level": "loud"}, "--log-level"),
+        ({"scrub_every": "xd"}, "--scrub-every: 'xd' is no duration"),
+        ({"scrub_every": "often"}, "--scrub-every"),
     ],
 )
 def test_a_bad_flag_is_named(flags: dict[str, Any], says: str) -> None:
@@ -85,3 +87,9 @@ def test_a_bad_file_or_variable_is_named(nowhere: Path, monkeypatch: pytest.Monk
     (nowhere / "stat7.toml").write_text("port = \n")
     with pytest.raises(Malformed, match="bad settings file"):
         load_settings()
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("30", 30.0), ("1.5h", 5400.0), ("2d", 172_800.0)])
+def test_a_duration_may_have_a_unit(given: str, seconds: float) -> None:
+    """Seconds, or a number and its unit."""
+    assert load_settings(scrub_every=given).scrub_every == seconds

@@ -149,7 +149,7 @@ async def test_a_whole_store_is_found_whole(data: Path) -> None:
     """Where nothing is wrong nothing is found, and every byte was read."""
     tally, found = await scrub(data)
     assert not found
-    assert tally.finished
+    assert tally.finished_at is not None
     assert (tally.files, tally.bytes) == (FILES, sum(path.stat().st_size for path in blobs_of(data)))
     assert tally.damaged == tally.unreadable == tally.orphans == 0
 
@@ -277,7 +277,7 @@ def test_an_interrupted_scrub_is_resumed(data: Path) -> None:
     assert "Traceback" not in complained
     done = subprocess.run([*verify, "--resume", "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["finished"]
+    assert json.loads(done.stdout)["finished_at"]
 
 
 def test_the_command(data: Path, second: Path, capsys: pytest.CaptureFixture[str]) -> None:

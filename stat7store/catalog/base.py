@@ -125,6 +125,7 @@ class Counters:
     bytes: int = 0
     garbage: int = 0
     by_realm: dict[str, tuple[int, int]] = field(default_factory=dict)  # realm → files, bytes
+    damaged: int = 0  # files known to be damaged, and so not served
 
 
 class Catalog(Protocol):

@@ -96,6 +96,7 @@ class Changes(Tables):
             self._make_garbage(new)
             return False
         self._refuse_swept(new, intended=intended)
+        self.state.damaged -= locator.damaged
         self._put_locator(address, Locator(locator.number, locator.size, locator.media_type, new.location, new.backend))
         self._make_garbage(old)
         return True
@@ -139,6 +140,7 @@ class Changes(Tables):
         except NotFound:
             return
         if locator.place == place and not locator.damaged:
+            self.state.damaged += 1
             self._put_locator(address, msgspec.structs.replace(locator, damaged=True))
 
     def forget_garbage(self, places: Sequence[Place]) -> None:

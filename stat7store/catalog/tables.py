@@ -72,12 +72,14 @@ class State(msgspec.Struct, array_like=True):
     bytes: int = 0
     garbage: int = 0
     by_realm: dict[str, tuple[int, int]] = {}
+    damaged: int = 0
 
     def count(self, entry: Entry, sign: int) -> None:
         """Add (1) or take away (−1) one file."""
         realm, size = entry.record.realm, entry.locator.size * sign
         self.files += sign
         self.bytes += size
+        self.damaged += sign * entry.locator.damaged
         files, total = self.by_realm.get(realm, (0, 0))
         if files + sign:
             self.by_realm[realm] = (files + sign, total + size)
@@ -121,7 +123,7 @@ class Tables:
     def counters(self) -> Counters:
         """Return the totals."""
         state = self.state
-        return Counters(state.files, state.bytes, state.garbage, state.by_realm)
+        return Counters(state.files, state.bytes, state.garbage, state.by_realm, state.damaged)
 
     def knows(self, address: bytes) -> bool:
         """Tell whether an address is in the catalog."""

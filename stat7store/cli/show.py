@@ -169,6 +169,8 @@ def totals(stats: Stats) -> Table:
     for realm, count in sorted(stats.by_realm.items()):
         table.add_row(realm, f"{count.files:,}", size(count.bytes))
     table.add_row("all", f"{stats.files:,}", size(stats.bytes), style="bold")
+    if stats.damaged:
+        table.add_row("damaged", f"{stats.damaged:,}", "", style="bold red")
     return table
 
 

@@ -144,27 +144,19 @@ class _Verifying:
                     self._repaired += 1
 
     def _load(self) -> Tally:
-        import msgspec  # noqa: PLC0415
+        from stat7store.verifying import Tally, load_tally  # noqa: PLC0415
 
-        from stat7store.verifying import Tally  # noqa: PLC0415
-
-        try:
-            tally = msgspec.json.decode(self._state.read_bytes(), type=Tally)
-        except FileNotFoundError:
-            raise Malformed(f"there is nothing to go on with: no scrub of {self._settings.data} was begun") from None
-        except msgspec.DecodeError as error:
-            raise Malformed(f"{self._state} cannot be read ({error}); verify without --resume") from error
-        return Tally() if tally.finished else tally
+        tally = load_tally(self._state)
+        if tally is None:
+            raise Malformed(f"there is nothing to go on with: no scrub of {self._settings.data} was begun")
+        return tally if tally.finished_at is None else Tally()
 
     def _save(self, tally: Tally, every_s: float = 0.0) -> None:
-        import msgspec  # noqa: PLC0415
+        from stat7store.verifying import save_tally  # noqa: PLC0415
 
-        if time.monotonic() - self._saved_at < every_s:
-            return
-        new = self._state.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(tally))
-        new.rename(self._state)
-        self._saved_at = time.monotonic()
+        if time.monotonic() - self._saved_at >= every_s:
+            save_tally(self._state, tally)
+            self._saved_at = time.monotonic()
 
     def _finish(self, tally: Tally, *, stopped: bool) -> int:
         import msgspec  # noqa: PLC0415

@@ -131,13 +131,15 @@ class Stats(msgspec.Struct, frozen=True):
     """Totals of the store, and how long the stages of retrievals took on the node that answered.
 
     ``stages`` holds ``since_start`` and ``last_minute``, each by the stage's name and ``total``.
-    ``garbage`` counts blobs waiting to be deleted; ``backend_counters`` what S3 and its cache did.
+    ``garbage`` counts blobs waiting to be deleted, ``damaged`` files that are not served until they
+    are healed; ``backend_counters`` what S3 and its cache did.
     """
 
     files: int
     bytes: int
     by_realm: dict[str, RealmTotals]
     garbage: int
+    damaged: int
     backend: str
     uptime_s: float
     counters: dict[str, int]

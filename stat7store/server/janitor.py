@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from stat7store.errors import Stat7Error
 from stat7store.opening import open_store
 from stat7store.server.log import Log
+from stat7store.server.scrub import LOOK_EVERY_S, scrubbing
 from stat7store.server.tallies import Tallies
 from stat7store.settings import Settings
 from stat7store.store import Store
@@ -40,11 +41,15 @@ def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[
         if swept := await store.sweep_orphans():
             log.warning("orphans found, left by uploads that did not end", blobs=swept)
 
-    return [
+    chores: list[tuple[Callable[[], Awaitable[None]], float]] = [
         (store.maintain, _MAINTAIN_EVERY_S),
         (sweep_garbage, _GARBAGE_EVERY_S),
         (sweep_orphans, settings.sweep_every),
     ]
+    if settings.scrub_every:
+        scrub = scrubbing(store, settings.data, settings.scrub_every, settings.scrub_rate, log)
+        chores.append((scrub, LOOK_EVERY_S))
+    return chores
 
 
 async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event, log: Log) -> None:

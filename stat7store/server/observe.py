@@ -66,6 +66,7 @@ async def stats(request: web.Request) -> web.Response:
             "bytes": counters.bytes,
             "by_realm": {realm: {"files": files, "bytes": size} for realm, (files, size) in counters.by_realm.items()},
             "garbage": counters.garbage,
+            "damaged": counters.damaged,
             "backend": node.store.backend,
             "workers": summary["workers"],
             "counters": summary["counters"],

@@ -122,7 +122,8 @@ class Model:
             files, size = by_realm.get(entry.record.realm, (0, 0))
             by_realm[entry.record.realm] = (files + 1, size + entry.locator.size)
         total = sum(entry.locator.size for entry in self.entries.values())
-        return Counters(len(self.entries), total, len(self.queue), by_realm)
+        damaged = sum(entry.locator.damaged for entry in self.entries.values())
+        return Counters(len(self.entries), total, len(self.queue), by_realm, damaged)
 
     def query(self, query: Query) -> list[Entry]:
         return brute_force(self.entries.values(), query)

@@ -1,0 +1,51 @@
+"""The scheduled scrub: now and then the janitor reads everything again, slowly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from stat7store.server.log import Log
+from stat7store.store import Store
+from stat7store.verifying import Finding, Tally, load_tally, save_tally
+
+STATE_FILE = "scrub.json"
+LOOK_EVERY_S = 60.0
+_JOBS = 1  # it is not to be in anyone's way
+
+
+def scrubbing(store: Store, data: Path, every_s: float, bytes_per_s: float, log: Log) -> Callable[[], Awaitable[None]]:
+    """Return the chore: if the last scrub ended longer ago than ``every_s``, begin one, or go on with it.
+
+    How far it came stands in the store's folder, so that a restart costs nothing but the last few files.
+    """
+    state = data / STATE_FILE
+
+    async def scrub() -> None:
+        tally = load_tally(state)
+        if tally is not None and tally.finished_at is not None:
+            if time.time() - tally.finished_at / 1000 < every_s:
+                return
+            tally = None
+        log.info("a scrub begins" if tally is None else "a scrub goes on")
+        tally = tally or Tally()
+
+        def tell(finding: Finding) -> None:
+            log.error("a scrub found damage", kind=finding.kind, name=finding.name, reason=finding.reason)
+
+        await store.verifier(tally, tell, bytes_per_s=bytes_per_s, jobs=_JOBS).run(
+            checkpoint=lambda: save_tally(state, tally)
+        )
+        save_tally(state, tally)
+        log.info(
+            "a scrub ended",
+            files=tally.files,
+            bytes=tally.bytes,
+            seconds=round(tally.seconds),
+            damaged=tally.damaged,
+            unreadable=tally.unreadable,
+            orphans=tally.orphans,
+        )
+
+    return scrub
