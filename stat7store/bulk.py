@@ -62,13 +62,14 @@ class Bulk:
         with blob_errors():
             return self._blobs.spool_now()
 
-    def holds(self, address: Address) -> bool:
-        """Tell whether a file is stored, and all of it. Raises ``Damaged`` or ``Unavailable``.
+    def held(self, addresses: Sequence[Address]) -> set[Address]:
+        """Return those of these files that are stored, and all of them. Raises ``Damaged`` or ``Unavailable``.
 
         On a backend that can only be asked for one file at a time, the catalog's word is taken for it.
         """
-        locator = self._catalog.lookup_many([address]).get(address)
-        return locator is not None and self._is_whole(locator)
+        found = self._catalog.lookup_many(addresses) if addresses else {}
+        return {address for address, locator in found.items() if self._is_whole(locator)}
+
 
     def keep(self, files: Sequence[Incoming]) -> list[bool]:
         """Make the files durable and known, all or none; say of each whether its bytes were new.

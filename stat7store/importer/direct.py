@@ -14,16 +14,18 @@ import msgspec
 
 from stat7store.address import Address, Hasher
 from stat7store.bulk import Incoming
-from stat7store.importer.files import Found, Source
+from stat7store.errors import Damaged
+from stat7store.importer.files import Facts, Found, Source
 from stat7store.importer.names import filename_of
 from stat7store.importer.outcome import Outcome
-from stat7store.importer.reading import read_each
+from stat7store.importer.reading import failure, read_each
 from stat7store.record import FileRecord
 from stat7store.store import Store
 from stat7store.translate import blob_errors
+from storage.base import Spool
 from storage.group import GroupCommit
 
-BATCHES_AT_ONCE = 8  # share a sync and a transaction
+BATCHES_AT_ONCE = 32  # share a sync and a transaction
 
 
 class Taken(NamedTuple):
@@ -31,6 +33,16 @@ class Taken(NamedTuple):
 
     outcome: Outcome
     incoming: Incoming
+
+
+class Whole(NamedTuple):
+    """A small file, read to its end; ``data`` is all of it."""
+
+    found: Found
+    facts: Facts
+    address: Address
+    media_type: str
+    data: bytes
 
 
 class DirectDestination:
@@ -65,7 +77,7 @@ class DirectDestination:
         """See ``Destination``."""
         done: list[Taken | Outcome] = []
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, read_each, files, self._spooled, done)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._spool_all, files, done)
             waiting = [one.incoming for one in done if isinstance(one, Taken)]
             created = iter(await self._commits.do(waiting) if waiting else ())
         finally:
@@ -88,15 +100,24 @@ class DirectDestination:
         """Finish what was begun."""
         await self._commits.close()
 
-    def _spooled(self, found: Found) -> Taken | Outcome:
+    def _spool_all(self, files: list[Found], done: list[Taken | Outcome]) -> None:
+        """Read the files and spool those that are not stored; what is added to ``done`` is the caller's to close."""
+        read: list[Whole | Taken | Outcome] = []
+        try:
+            read_each(files, self._read_one, read)
+        finally:
+            done += [one for one in read if not isinstance(one, Whole)]
+        self._spool_new([one for one in read if isinstance(one, Whole)], done)
+
+    def _read_one(self, found: Found) -> Whole | Taken | Outcome:
         with Source(found, self._stop, self._read) as source:
             head = source.head()
             media_type = self._bulk.judge(head, source.facts.size)
+            if len(head) == source.facts.size:
+                source.check()
+                return Whole(found, source.facts, Address.of(head), media_type, head)
             hasher = Hasher()
             hasher.update(head)
-            if len(head) == source.facts.size and self._bulk.holds(hasher.address()):
-                source.check()
-                return Outcome(found, "there", hasher.address(), facts=source.facts)
             spool = self._bulk.spool()
             try:
                 with blob_errors():
@@ -108,8 +129,31 @@ class DirectDestination:
             except BaseException:
                 spool.close()
                 raise
-        incoming = Incoming(spool, hasher.address(), media_type, filename_of(found.name), self._tags)
-        return Taken(Outcome(found, "there", hasher.address(), facts=source.facts), incoming)
+        return self._taken(found, source.facts, hasher.address(), media_type, spool)
+
+    def _spool_new(self, files: list[Whole], done: list[Taken | Outcome]) -> None:
+        """Spool small files, after one look at the catalog for all of them."""
+        try:
+            held = self._bulk.held([file.address for file in files])
+        except Damaged as error:
+            if len(files) == 1:
+                done.append(failure(files[0].found, error))
+                return
+            for file in files:  # one of them it is, and the others must not suffer
+                self._spool_new([file], done)
+            return
+        for file in files:
+            if file.address in held:
+                done.append(Outcome(file.found, "there", file.address, facts=file.facts))
+                continue
+            spool = self._bulk.spool()
+            done.append(self._taken(file.found, file.facts, file.address, file.media_type, spool))
+            with blob_errors():
+                spool.append(file.data)
+
+    def _taken(self, found: Found, facts: Facts, address: Address, media_type: str, spool: Spool) -> Taken:
+        incoming = Incoming(spool, address, media_type, filename_of(found.name), self._tags)
+        return Taken(Outcome(found, "there", address, facts=facts), incoming)
 
     def _commit(self, batches: Sequence[list[Incoming]]) -> list[list[bool]]:
         created = iter(self._bulk.keep([file for batch in batches for file in batch]))

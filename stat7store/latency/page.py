@@ -42,7 +42,7 @@ def html_of(report: Report) -> str:
         "<h1>Retrieval latency of STAT7 Store</h1>",
         f'<p class="faint">{escape(facts)}</p>',
         f"<p><code>{escape(report.command)}</code></p>",
-        f"<p>{requests:,} requests, {verdict}; {verified:,} whole files verified against their address.</p>",
+        f"<p>{requests:,} requests, {verdict}; {verified:,} answers verified against the file's address.</p>",
         *(f'<p class="faint">{escape(line)}</p>' for line in report.built),
         "<h2>Overview</h2>",
         _overview(report.runs),

@@ -63,10 +63,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One load on one set of files.
 
     ``requests`` counts those that ended, of which ``writes`` were uploads; ``joined`` those
-    retrievals whose record the server still had; ``verified`` those whose bytes were hashed and
-    had the address asked for. ``seconds`` is the time under load. ``sources`` counts where the
-    server says it read from. ``evicted`` is the part of the files' bytes that was out of the page
-    cache at the start; None for a warm run.
+    retrievals whose record the server still had; ``verified`` those whose bytes were hashed and had
+    the address asked for, or, for a range, were those of the whole file at that place. ``seconds``
+    is the time under load. ``sources`` counts where the server says it read from. ``evicted`` is
+    the part of the files' bytes that was out of the page cache at the start; None for a warm run.
     """
 
     name: str

@@ -64,7 +64,7 @@ def write_latency(report: Report, path: Path, name: str) -> None:
         f"## Retrieval latency: {name}",
         provenance(report.command, report.machine, report.made_at),
         f"{sum(run.requests for run in report.runs):,} requests, {report.error_count} errors; "
-        f"{sum(run.verified for run in report.runs):,} whole files verified against their address. "
+        f"{sum(run.verified for run in report.runs):,} answers verified against the file's address. "
         + " ".join(f"Made: {line}." for line in report.built),
         table(
             ("run", "per second", "p50 ms", "p90", "p99", "p99.9", "max", "errors", "server CPU s", "memory MB"),

@@ -27,6 +27,7 @@ from stat7store.latency import dataset, serving
 from stat7store.latency.choosing import EACH, UNIFORM, Target, chosen, part_of
 from stat7store.latency.cold import evict
 from stat7store.latency.load import Load
+from stat7store.latency.ranges import check_ranges
 from stat7store.latency.recording import Recording
 from stat7store.latency.report import Machine, Report, Run, Usage
 from stat7store.latency.wire import Exchange
@@ -219,6 +220,10 @@ class LatencyTest:
         recording = Recording()
         host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
         written: list[Address] = []
+
+        async def fetch(address: Address) -> bytes:
+            return (await client.get(address)).data
+
         async with Client(url) as client, Load(host, port, scenario.concurrency) as load:
             workers = [worker.pid for worker in (await client.stats()).workers] if _is_loopback(host) else []
             if scenario.temperature == "cold":
@@ -233,7 +238,9 @@ class LatencyTest:
                 else:
                     await load.open(batch, scenario.rate)
                 client_cpu += time.process_time() - begun
-                recording.add(batch, await self._timings(client, batch))
+                timings = await self._timings(client, batch)  # before other requests take their place
+                await check_ranges(fetch, batch)
+                recording.add(batch, timings)
             usage = Usage(
                 server_cpu_s=_difference(serving.cpu_seconds(workers), server_cpu) if workers else None,
                 server_memory=serving.memory_bytes(workers) if workers else None,
@@ -306,6 +313,7 @@ class LatencyTest:
             exchange = Exchange(self._number, request, target.address, reads=True)
             exchange.expected_status = 200 if span is None else 206
             exchange.expected_bytes = target.size if span is None else span.length
+            exchange.span, exchange.file_bytes = span, target.size
             yield exchange
 
     async def _timings(self, client: Client, batch: list[Exchange]) -> dict[int, Timing]:

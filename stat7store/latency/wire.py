@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from stat7store.timing import now_ns
+from storage.base import Span
 
 _HEAD_END = b"\r\n\r\n"
 _MOST_HEAD = 64 * 1024
@@ -17,16 +18,19 @@ class Exchange:
     """One request and what became of it. Moments are readings of ``now_ns``; 0 is not yet.
 
     ``intended`` is when it should have been sent; ``connect_ns`` what connecting took, if it was the
-    first on its connection. ``error`` says in a word or two what went wrong, or is empty.
+    first on its connection. ``error`` says in a word or two what went wrong, or is empty. ``span`` is
+    the range that was asked for, of a file of ``file_bytes``; ``digest`` the SHA-256 of what came.
     """
 
     __slots__ = (
         "address",
         "body",
         "connect_ns",
+        "digest",
         "error",
         "expected_bytes",
         "expected_status",
+        "file_bytes",
         "first",
         "head",
         "intended",
@@ -36,6 +40,7 @@ class Exchange:
         "received",
         "request",
         "sent",
+        "span",
         "verified",
     )
 
@@ -51,6 +56,9 @@ class Exchange:
         self.received = 0
         self.head = b""
         self.body = b""
+        self.span: Span | None = None
+        self.file_bytes = 0
+        self.digest = b""
         self.error = ""
         self.verified = False
 
@@ -161,8 +169,9 @@ class Wire(asyncio.Protocol):
                 return f"status {status.decode(errors='replace')}"
             if exchange.received != exchange.expected_bytes:
                 return "wrong length"
+            exchange.digest = self._hash.digest()
             if exchange.expected_status == 200:
-                if self._hash.digest() != exchange.address:
+                if exchange.digest != exchange.address:
                     return "wrong bytes"
                 exchange.verified = True
             return ""

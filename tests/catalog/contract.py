@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stat7store.address import Address
-from stat7store.catalog.base import Catalog, Counters, Intent, NewFile, Query
+from stat7store.catalog.base import BulkCatalog, Catalog, Counters, Intent, NewFile, Query
 from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Media, Place
 from storage.base import Location
@@ -688,3 +688,49 @@ class CatalogContract:
 
 def _again(number: int, times: int) -> list[NewFile]:
     return [new_file(number) for _ in range(times)]
+
+
+class BulkCatalogContract:
+    """For catalogs that are ``BulkCatalog`` too: inherit it before ``CatalogContract``."""
+
+    async def test_many_are_added_at_once(self, catalog: Catalog) -> None:
+        """Files added together are read back as those added one by one, each outcome in its place."""
+        await catalog.add(new_file(3))
+        files = [new_file(number, size=number + 1) for number in range(10)]
+        added = in_bulk(catalog).add_many(files)
+        assert [one.entry.address for one in added] == [file.record.address for file in files]
+        assert [one.created for one in added] == [number != 3 for number in range(10)]
+        for one in added:
+            assert one.entry == await read_entry(catalog, one.entry.address)
+        assert (await catalog.counters()).files == 10
+
+    async def test_what_many_adds_leave_behind_is_garbage(self, catalog: Catalog) -> None:
+        """Of equal files added together the first stays, and the location of each other is garbage."""
+        first, second = new_file(1), new_file(1)
+        assert [one.created for one in in_bulk(catalog).add_many([first, second])] == [True, False]
+        assert (await catalog.lookup(address_of(1))).location == first.location
+        assert await catalog.garbage(10) == [second.place]
+
+    async def test_many_are_added_all_or_none(self, catalog: Catalog) -> None:
+        """When one of many is refused, none is added, and none counted."""
+        wrong = msgspec.structs.replace(new_file(2).record, address=address_of(3))
+        files = [new_file(1), NewFile(wrong, 1, "image/png", new_location(address_of(2)))]
+        with pytest.raises(ValueError):
+            in_bulk(catalog).add_many(files)
+        assert in_bulk(catalog).lookup_many([address_of(1), address_of(3)]) == {}
+        assert await catalog.counters() == Counters()
+
+    async def test_many_are_found_at_once(self, catalog: Catalog) -> None:
+        """Looking up many finds those that are there, each with the locator of a single lookup."""
+        bulk = in_bulk(catalog)
+        assert bulk.add_many([]) == []
+        assert bulk.lookup_many([]) == {}
+        bulk.add_many([new_file(1), new_file(2)])
+        found = bulk.lookup_many([address_of(2), address_of(9), address_of(1)])
+        assert found == {address_of(number): await catalog.lookup(address_of(number)) for number in (1, 2)}
+
+
+def in_bulk(catalog: Catalog) -> BulkCatalog:
+    """Say that this catalog takes and finds many files at once."""
+    assert isinstance(catalog, BulkCatalog)
+    return catalog

@@ -9,16 +9,16 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from stat7store.catalog.base import Catalog
 from stat7store.catalog.lmdb import LmdbCatalog
-from tests.catalog.contract import CatalogContract
+from tests.catalog.contract import BulkCatalogContract, CatalogContract
 from tests.catalog.machine import CatalogMachine
 
 
-class TestLmdb(CatalogContract):
+class TestLmdb(BulkCatalogContract, CatalogContract):
     async def open(self, folder: Path) -> Catalog:
         return LmdbCatalog(folder)
 
 
-class TestLmdbInSmallSteps(CatalogContract):
+class TestLmdbInSmallSteps(BulkCatalogContract, CatalogContract):
     """With a map that has to grow, and queries that look at three entries at a time."""
 
     async def open(self, folder: Path) -> Catalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import re
 from collections import Counter
@@ -24,9 +25,11 @@ from stat7store.latency.load import Load
 from stat7store.latency.mixed import measure_mixed
 from stat7store.latency.page import html_of, html_of_comparison
 from stat7store.latency.phase1 import Maker, measure_rates, measure_scale
+from stat7store.latency.ranges import check_ranges
 from stat7store.latency.report import PARTS, TOTAL, Machine, Moment, Report, Run, Usage, read_report, write_report
 from stat7store.latency.results import put_section
 from stat7store.latency.wire import Exchange
+from storage.base import Span
 
 TARGETS = [Target(Address.of(b"%d" % number), 100 + number) for number in range(200)]
 Answer = Callable[[int], bytes]
@@ -189,6 +192,21 @@ async def test_bytes_are_verified() -> None:
         "connection lost",
     ]
     assert [exchange.verified for exchange in exchanges] == [True, False, False, False, False]
+
+
+async def test_ranges_are_compared_with_the_whole_file() -> None:
+    """A range that holds other bytes than the file has there is an error; a right one is verified."""
+    data = bytes(range(100))
+    right, wrong = asking(data, 2)
+    for exchange, came in ((right, data[10:20]), (wrong, data[11:21])):
+        exchange.span, exchange.file_bytes = Span(10, 10), len(data)
+        exchange.digest = hashlib.sha256(came).digest()
+
+    async def fetch(address: Address) -> bytes:
+        return data
+
+    await check_ranges(fetch, [right, wrong])
+    assert [(one.verified, one.error) for one in (right, wrong)] == [(True, ""), (False, "wrong bytes")]
 
 
 async def test_a_body_in_pieces_is_verified() -> None:

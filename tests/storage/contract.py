@@ -20,11 +20,13 @@ from storage.base import (
     BlobMissing,
     BlobStore,
     BlobUnavailable,
+    BulkBlobs,
     Claimable,
     LocalFile,
     Location,
     Reader,
     Span,
+    Spool,
 )
 
 # The examples of one test may well share a store; and an example that fails one backend is worth trying on the next.
@@ -465,3 +467,53 @@ class ClaimContract(BlobContract):
         self.remove(blobs, location)
         with blobs.claim(location) as claimed:
             assert not claimed
+
+
+class BulkBlobContract:
+    """For backends that are ``BulkBlobs`` too: inherit it before ``BlobContract``."""
+
+    async def test_many_are_kept_at_once(self, blobs: BlobStore) -> None:
+        """Every spool of a bulk put is read back whole, from the location that was returned in its place."""
+        bulk = in_bulk(blobs)
+        contents = [b"%d" % number * 1000 for number in range(20)]
+        locations = bulk.put_all([(filled(bulk, data), name_of(data)) for data in contents])
+        assert [await fetch(blobs, location) for location in locations] == contents
+        assert await listed(blobs) == sorted(locations)
+
+    async def test_no_blobs_are_no_locations(self, blobs: BlobStore) -> None:
+        """Putting nothing is no error."""
+        assert in_bulk(blobs).put_all([]) == []
+
+    async def test_one_that_cannot_be_put_stops_all(self, blobs: BlobStore) -> None:
+        """When one spool of a bulk put is refused, none of them is kept."""
+        bulk = in_bulk(blobs)
+        good, closed = filled(bulk, b"good"), filled(bulk, b"closed")
+        closed.close()
+        with pytest.raises(RuntimeError):
+            bulk.put_all([(good, name_of(b"good")), (closed, name_of(b"closed"))])
+        with pytest.raises(ValueError, match="64"):
+            bulk.put_all([(filled(bulk, b"other"), name_of(b"other")), (filled(bulk, b"named"), "../named")])
+        good.close()
+        assert await listed(blobs) == []
+
+    async def test_what_is_held_is_known_by_its_size(self, blobs: BlobStore) -> None:
+        """A blob is held under its own size alone, and no more once it is gone."""
+        bulk = in_bulk(blobs)
+        (location,) = bulk.put_all([(filled(bulk, b"held"), name_of(b"held"))])
+        assert bulk.holds(location, 4)
+        assert not bulk.holds(location, 5)
+        await blobs.delete(location)
+        assert not bulk.holds(location, 4)
+
+
+def in_bulk(blobs: BlobStore) -> BulkBlobs:
+    """Say that this backend takes many blobs at once."""
+    assert isinstance(blobs, BulkBlobs)
+    return blobs
+
+
+def filled(bulk: BulkBlobs, data: bytes) -> Spool:
+    """Return a new spool with these bytes."""
+    spool = bulk.spool_now()
+    spool.append(data)
+    return spool

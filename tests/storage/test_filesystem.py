@@ -15,10 +15,10 @@ from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnavailable, L
 from storage.file_reader import FileReader
 from storage.filesystem import FilesystemBlobs
 from storage.linux import Linux
-from tests.storage.contract import ClaimContract, fetch, keep, listed, name_of, read_all
+from tests.storage.contract import BulkBlobContract, ClaimContract, fetch, keep, listed, name_of, read_all
 
 
-class TestFilesystem(ClaimContract):
+class TestFilesystem(BulkBlobContract, ClaimContract):
     """The contract, for blobs in files."""
 
     kind = "filesystem"

@@ -1,0 +1,35 @@
+"""The comparison of imports, tiny."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.importer.making import environment
+
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "compare_import.py"
+
+
+@pytest.mark.usefixtures("samples")
+def test_a_tiny_comparison(tmp_path: Path) -> None:
+    """Both ways are timed, a killed import goes on to the right state, and the section is written."""
+    written, results = tmp_path / "found.json", tmp_path / "results.md"
+    options = ["--files", "30", "--rounds", "1", "--no-peers", "--folder", tmp_path]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *options, "--json", written, "--results", results],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(written.read_bytes())
+    assert {took["way"] for took in found["first"]} == {"stat7store import", "sha256sum, cp -r, sync"}
+    assert found["killed"]["as_it_should_be"]
+    assert "<!-- import -->" in results.read_text()
+    assert not list(tmp_path.glob("stat7-import-*"))
