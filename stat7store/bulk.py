@@ -70,7 +70,6 @@ class Bulk:
         found = self._catalog.lookup_many(addresses) if addresses else {}
         return {address for address, locator in found.items() if self._is_whole(locator)}
 
-
     def keep(self, files: Sequence[Incoming]) -> list[bool]:
         """Make the files durable and known, all or none; say of each whether its bytes were new.
 

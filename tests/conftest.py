@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import settings
@@ -42,7 +43,8 @@ def samples() -> Path:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of a module once for each of its ``BACKENDS``, if it names some and they use a server."""
     backends = getattr(metafunc.module, "BACKENDS", None)
-    for name, scope in (("server", "module"), ("bucket", "function")):
+    scopes: tuple[tuple[str, Literal["module", "function"]], ...] = (("server", "module"), ("bucket", "function"))
+    for name, scope in scopes:
         if backends and name in metafunc.fixturenames:
             metafunc.parametrize(name, backends, indirect=True, scope=scope)
 

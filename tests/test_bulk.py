@@ -50,8 +50,8 @@ async def test_equal_files_are_kept_once(store: Store, tmp_path: Path) -> None:
     assert (await store.counters()).garbage == 0
     entry = await store.entry(Address.of(b"bb"))
     assert (entry.record.filename, entry.record.tags, entry.locator.size) == ("2.png", ("tag",), 2)
-    assert bulk.holds(Address.of(b"a"))
-    assert not bulk.holds(Address.of(b"d"))
+    assert bulk.held([Address.of(b"a")])
+    assert not bulk.held([Address.of(b"d")])
 
 
 async def test_what_is_lost_is_healed(store: Store, tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ async def test_what_is_lost_is_healed(store: Store, tmp_path: Path) -> None:
     bulk = store.bulk()
     bulk.keep([incoming(bulk, b"a")])
     blobs_in(tmp_path)[0].unlink()
-    assert not bulk.holds(Address.of(b"a"))
+    assert not bulk.held([Address.of(b"a")])
     assert bulk.keep([incoming(bulk, b"a")]) == [False]
-    assert bulk.holds(Address.of(b"a"))
+    assert bulk.held([Address.of(b"a")])
 
 
 async def test_a_failed_sync_keeps_none(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "compare_import.py"
 def test_a_tiny_comparison(tmp_path: Path) -> None:
     """Both ways are timed, a killed import goes on to the right state, and the section is written."""
     written, results = tmp_path / "found.json", tmp_path / "results.md"
-    options = ["--files", "30", "--rounds", "1", "--no-peers", "--folder", tmp_path]
+    options = ["--files", "30", "--rounds", "1", "--no-peers", "--folder", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, SCRIPT, *options, "--json", written, "--results", results],
         check=False,
