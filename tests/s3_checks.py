@@ -74,8 +74,8 @@ def unchunked(body: bytes) -> tuple[bytes, dict[str, str]]:
         pieces.append(body[:size])
         body = body[size:].removeprefix(b"\r\n")
     trailers = {}
-    for line in body.decode("latin-1").splitlines():
-        name, colon, value = line.partition(":")
+    for trailer in body.decode("latin-1").splitlines():
+        name, colon, value = trailer.partition(":")
         if colon:
             trailers[name.strip().lower()] = value.strip()
     return b"".join(pieces), {name: value for name, value in trailers.items() if name != "x-amz-trailer-signature"}
