@@ -29,7 +29,7 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     same ``url`` and ``endpoint`` are the same backend.
     """
 
-    url: str = FILESYSTEM
+    url: str
     endpoint: str = ""
     region: str = ""
     path_style: bool = False
@@ -85,7 +85,7 @@ def enlist(data: Path, site: Site | None, *, primary: bool) -> int:
     with _saying_why(data), _locked(data):
         facts = _read(data) if (data / FORMAT_FILE).exists() else Facts()
         if site is None:
-            site = facts.backends.get(facts.primary, Site())
+            site = facts.backends.get(facts.primary, Site(FILESYSTEM))
         known = [number for number, each in facts.backends.items() if each.is_same(site)]
         number = known[0] if known else len(facts.backends)
         if number == _MOST_BACKENDS:

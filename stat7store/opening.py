@@ -20,7 +20,7 @@ from stat7store.migrating import Migration
 from stat7store.settings import Settings
 from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
-from storage.base import BlobStore
+from storage.base import BlobStore, BlobUnavailable
 from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from storage.s3_options import S3Options
@@ -41,7 +41,7 @@ def site_of(settings: Settings) -> Site | None:
     if not settings.blobs:
         return None
     if settings.blobs == FILESYSTEM:
-        return Site()
+        return Site(FILESYSTEM)
     site = Site(settings.blobs, settings.s3_endpoint, settings.s3_region, settings.s3_path_style)
     _options(site, settings)
     return site
@@ -57,13 +57,14 @@ async def check_backend(settings: Settings) -> None:
 
     Raises ``Malformed`` or ``Unavailable`` saying what to do.
     """
-    with blob_errors():
-        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
     try:
-        with blob_errors():
+        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
+        try:
             await blobs.check()
-    finally:
-        await blobs.close()
+        finally:
+            await blobs.close()
+    except BlobUnavailable as error:  # it says what to do, and nothing was asked of the store yet
+        raise Unavailable(str(error)) from error
 
 
 def own(data: Path) -> int:
@@ -149,7 +150,7 @@ def _wanted(settings: Settings) -> Site:
     if site is None and (settings.data / FORMAT_FILE).exists():
         facts = read_facts(settings.data)
         site = facts.backends.get(facts.primary)
-    return site or Site()
+    return site or Site(FILESYSTEM)
 
 
 def _open_blobs(site: Site, settings: Settings) -> BlobStore:
