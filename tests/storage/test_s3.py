@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +23,7 @@ from storage.s3_options import S3Options
 from tests.s3_servers import OWNER, S3Server
 from tests.storage.breaking import Asked, BreakingServer, Fault
 from tests.storage.contract import BlobContract, fetch, keep, listed, name_of
+from tests.storage.programs import ROOT
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -491,3 +494,56 @@ def test_reads_a_bucket_and_a_prefix(url: str, bucket: str, folder: str) -> None
     """A URL names the bucket and what every key begins with."""
     options = S3Options.parse(url)
     assert (options.bucket, options.folder) == (bucket, folder)
+
+
+_LARGE = """
+import asyncio, hashlib, os, resource, sys
+from dataclasses import replace
+from pathlib import Path
+from storage.s3 import S3Blobs
+from storage.s3_options import S3Options
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+async def put_and_get(blobs, mebibytes):
+    piece, name = os.urandom(1 << 20), hashlib.sha256()
+    spool = await blobs.spool()
+    for _ in range(mebibytes):
+        spool.append(piece)
+        name.update(piece)
+    location = await blobs.put(spool, name.hexdigest())
+    spool.close()
+    reader, got = await blobs.open(location), 0
+    while data := await reader.read(1 << 18):
+        got += len(data)
+    reader.close()
+    assert got == mebibytes << 20
+    await blobs.delete(location)
+
+async def main():
+    options = replace(S3Options.parse(sys.argv[1]), endpoint_url=sys.argv[2], region="us-east-1", path_style=True)
+    blobs = S3Blobs(options, Path(sys.argv[3]))
+    await put_and_get(blobs, 1)
+    before = peak_bytes()
+    await put_and_get(blobs, 300)
+    await blobs.close()
+    print(peak_bytes() - before)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.real
+def test_a_large_blob_takes_little_memory(
+    rgw_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob of 300 MiB is put and got in less than half its size of memory."""
+    for name, value in OWNER.environment.items():
+        monkeypatch.setenv(name, value)
+    with rgw_server.bucket() as options:
+        where = f"s3://{options.bucket}/{options.prefix}"
+        command = [sys.executable, "-c", _LARGE, where, rgw_server.endpoint, str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 128 << 20
