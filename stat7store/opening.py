@@ -14,13 +14,13 @@ from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Malformed, Stat7Error, Unavailable
-from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, FORMAT_FILE, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, make_folder, read_facts
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration
 from stat7store.settings import Settings
 from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
-from storage.base import BlobStore, BlobUnavailable
+from storage.base import BlobStore, BlobUnavailable, Ownable
 from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from storage.s3_options import S3Options
@@ -53,14 +53,16 @@ def is_remote(settings: Settings) -> bool:
 
 
 async def check_backend(settings: Settings) -> None:
-    """Return if the backend for new files can serve; ``make_folder`` has made the folder.
+    """Return if the backend for new files can serve, and is this store's; ``make_folder`` has made the folder.
 
-    Raises ``Malformed`` or ``Unavailable`` saying what to do.
+    One that is nobody's is this store's from then on. Raises ``Malformed`` or ``Unavailable`` saying what to do.
     """
     try:
         blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
         try:
             await blobs.check()
+            if isinstance(blobs, Ownable):
+                await blobs.own(read_facts(settings.data).store)
         finally:
             await blobs.close()
     except BlobUnavailable as error:  # it says what to do, and nothing was asked of the store yet
@@ -147,7 +149,7 @@ class _Opener:
 
 def _wanted(settings: Settings) -> Site:
     site = site_of(settings)
-    if site is None and (settings.data / FORMAT_FILE).exists():
+    if site is None:
         facts = read_facts(settings.data)
         site = facts.backends.get(facts.primary)
     return site or Site(FILESYSTEM)
