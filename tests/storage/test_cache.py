@@ -407,6 +407,33 @@ async def test_a_damaged_file_is_never_served(tmp_path: Path, damage: Callable[[
     await blobs.close()
 
 
+async def test_wrong_bytes_from_behind_are_not_kept(behind: MemoryBlobs, blobs: CachedBlobs, tmp_path: Path) -> None:
+    """What is not what its name says is passed on as it is, and the right bytes are served once they are there."""
+    data = os.urandom(50_000)
+    location = await keep(blobs, data)
+    behind._blobs[location] = bytes(50_000)
+    assert await fetch(blobs, location) == bytes(50_000)
+    await settled(blobs)
+    assert kept(tmp_path / "cache") == []
+    behind._blobs[location] = data
+    assert await fetch(blobs, location) == data
+
+
+async def test_fills_under_way_are_within_the_bound(watched: Watched, tmp_path: Path) -> None:
+    """Room that is promised to fills is not given twice: who finds none is served from behind."""
+    async with cache(watched, tmp_path / "cache", 800_000) as blobs:
+        data = [os.urandom(100_000) for _ in range(12)]
+        locations = [await keep(blobs, each) for each in data]
+        watched.free.clear()
+        readers = [await blobs.open(location) for location in locations]
+        watched.free.set()
+        assert [await read_all(reader) for reader in readers] == data
+        await settled(blobs)
+        assert blobs.counts()["cache_fills"] == 8
+        assert blobs.counts()["cache_evictions"] == 0
+        assert len(watched.opened) == 12
+
+
 async def test_survives_a_restart(tmp_path: Path) -> None:
     """What was cached is there for the next process, counted within the limit."""
     watched = Watched()
