@@ -58,6 +58,8 @@ async def check_backend(settings: Settings) -> None:
     One that is nobody's is this store's from then on. Raises ``Malformed`` or ``Unavailable`` saying what to do.
     """
     try:
+        if settings.cache_dir is not None:
+            _make_cache_folder(settings.cache_dir)
         blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
         try:
             await blobs.check()
@@ -142,7 +144,9 @@ class _Opener:
         with blob_errors():
             blobs = await asyncio.to_thread(_open_blobs, site, self._settings)
             if site.url != FILESYSTEM and self._settings.cache_dir is not None:
-                blobs = await asyncio.to_thread(_cached, blobs, self._settings.cache_dir / str(number), self._settings)
+                # a cache is for one backend: another may have other bytes at the same location
+                folder = self._settings.cache_dir / str(number)
+                blobs = await asyncio.to_thread(_cached, blobs, folder, self._settings)
         self._stack.push_async_callback(blobs.close)
         return blobs
 
@@ -165,9 +169,15 @@ def _open_blobs(site: Site, settings: Settings) -> BlobStore:
 
 
 def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:
-    # a cache is for one backend: another may have other bytes at the same location
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_cache_folder(folder)
     return CachedBlobs(blobs, folder, int(settings.cache_size), admit_on_write=settings.cache_writes)
+
+
+def _make_cache_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlobUnavailable(f"the cache cannot be in {folder}: {error.strerror}") from error
 
 
 def _owner() -> str:

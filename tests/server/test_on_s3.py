@@ -173,6 +173,13 @@ def test_a_missing_bucket_is_told_before_anything_serves(tmp_path: Path, bucket:
         assert stats_of(server)["backend"] == "filesystem"
 
 
+def test_a_cache_that_cannot_be_is_told(tmp_path: Path, bucket: S3Options) -> None:
+    """A cache where there can be no folder is refused at the start, by name."""
+    (tmp_path / "file").write_text("no folder")
+    flags = [*flags_for(bucket), f"--cache-dir={tmp_path / 'file'}"]
+    assert "the cache cannot be in" in serve_in_vain("--data", str(tmp_path / "data"), "--port=0", *flags)
+
+
 def test_two_stores_do_not_share_a_bucket(tmp_path: Path, bucket: S3Options, samples: Path) -> None:
     """A bucket is one store's: another is refused before its sweeper could take the first one's files for orphans."""
     data = (samples / "rocket.jpg").read_bytes()
