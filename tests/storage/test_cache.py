@@ -31,6 +31,8 @@ from storage.base import (
     Unfinished,
 )
 from storage.cache import CachedBlobs
+from storage.cache_fill import Fill
+from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
 from tests.planned import PlannedBlobs
 from tests.storage.contract import ClaimContract, fetch, keep, name_of, read_all
@@ -223,13 +225,18 @@ async def test_a_cold_file_of_the_cache_is_still_the_cache(cached: CachedBlobs, 
 async def test_lends_what_the_backend_behind_can_do(tmp_path: Path) -> None:
     """The cache is planned, claimable and so on exactly if the backend behind is, and always counts."""
     async with cache(PlannedBlobs(), tmp_path / "one") as planned, cache(MemoryBlobs(), tmp_path / "other") as plain:
-        assert isinstance(planned, Planned)
-        assert isinstance(planned, Unfinished)
-        assert not isinstance(planned, Claimable | Presigned | BulkBlobs)
-        assert isinstance(plain, Claimable)
-        assert not isinstance(plain, Planned | Unfinished | Presigned | BulkBlobs)
-        assert isinstance(planned, Counted)
+        assert abilities(planned) == {Planned, Unfinished, Counted}
+        assert abilities(plain) == {Claimable, Counted}
         assert planned.counts()["planned_puts"] == 0
+    FilesystemBlobs.create(tmp_path / "files")
+    async with cache(FilesystemBlobs(tmp_path / "files"), tmp_path / "third") as files:
+        assert abilities(files) == {Claimable, BulkBlobs, Counted}
+
+
+def abilities(blobs: object) -> set[type]:
+    """Return what a backend can do beside the verbs."""
+    known = (Planned, Presigned, Unfinished, Counted, Claimable, BulkBlobs)
+    return {each for each in known if isinstance(blobs, each)}
 
 
 async def test_an_upload_is_kept_if_asked(watched: Watched, tmp_path: Path) -> None:
@@ -259,6 +266,19 @@ async def test_many_misses_at_once_are_one_fetch(watched: Watched, cached: Cache
     location = await keep(cached, data)
     assert await asyncio.gather(*(fetch(cached, location) for _ in range(100))) == [data] * 100
     assert watched.opened == [None]
+
+
+async def test_a_fill_that_comes_too_late_fetches_nothing(
+    watched: Watched, cached: CachedBlobs, tmp_path: Path
+) -> None:
+    """When another has admitted the blob between the look for it and the lock, it is read from the cache."""
+    location = await warmed(cached, b"admitted meanwhile")
+    late = Fill(cached._parts, location, lambda: None)
+    reader = await cached._follow(late, location, None)
+    assert reader.source == "cache"
+    assert await read_all(reader) == b"admitted meanwhile"
+    assert watched.opened == [None]
+    assert list((tmp_path / "cache" / "fills").iterdir()) == []
 
 
 async def test_bytes_are_given_as_they_come(watched: Watched, cached: CachedBlobs) -> None:
