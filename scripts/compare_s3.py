@@ -4,7 +4,8 @@
 One movie goes up and comes down in turns: by `upload_fileobj` and `download_fileobj` of boto3, straight
 to the bucket, and by HTTP through `stat7store serve --blobs s3://...` with one worker, on this machine.
 The server hashes, keeps, records and compares besides. Its memory is the most it ever had, over that
-after its start. Credentials are found as boto3 finds them; the bucket must exist, and nothing is left in it.
+after its start. Credentials are found as boto3 finds them. The bucket must exist; all that is put there is
+below a new prefix, and removed.
 
 examples:
   scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480
@@ -20,6 +21,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -173,8 +175,9 @@ def written(rounds: list[Round], size: int, memory: int) -> str:
 
 def compare(arguments: argparse.Namespace) -> str:
     """Do all rounds; return what is to be printed."""
-    options = S3Options.parse(arguments.url)
-    flags = [f"--blobs={arguments.url}"]
+    url = f"{arguments.url.rstrip('/')}/compare-{secrets.token_hex(8)}"
+    options = S3Options.parse(url)
+    flags = [f"--blobs={url}"]
     if arguments.endpoint:
         flags += [f"--s3-endpoint={arguments.endpoint}", "--s3-path-style"]
     client: S3Client = boto3.session.Session(region_name=arguments.region).client(
@@ -190,6 +193,8 @@ def compare(arguments: argparse.Namespace) -> str:
             before = server.peak_bytes()
             rounds = [one_round(client, options, server, movie) for _ in range(arguments.rounds)]
             memory = server.peak_bytes() - before
+    for entry in client.list_objects_v2(Bucket=options.bucket, Prefix=options.folder).get("Contents", ()):
+        client.delete_object(Bucket=options.bucket, Key=entry["Key"])
     client.close()
     return written(rounds, arguments.mebibytes << 20, memory)
 

@@ -15,6 +15,7 @@ _CACHESTAT = 451
 _RESOLVE_CACHED = 0x20
 _WAIT_BEFORE = 1
 _WRITE = 2
+_M_MMAP_THRESHOLD = -3
 
 # A named pipe left in a blob's place must not make open wait for a writer.
 READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -82,6 +83,16 @@ class Linux:
     def check_written(self, file: int) -> None:
         """Wait for writes in progress; raise ``OSError`` if one of this file has failed since it was opened."""
         _raise_if_failed(self._sync_file_range(file, 0, 0, _WAIT_BEFORE), "sync_file_range")
+
+
+def give_back_large_blocks() -> None:
+    """Have memory of 1 MiB and more go back to the system as soon as it is freed, in all of this process.
+
+    Otherwise glibc keeps the buffers of each thread for its next ones. Other C libraries do as they do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def unavailable(error: OSError) -> BlobUnavailable:

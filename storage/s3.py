@@ -29,7 +29,7 @@ from botocore.parsers import ResponseParserError
 from storage.base import BlobUnavailable, Location, Reader, Span, Spool
 from storage.file_spool import remove_stale_spools
 from storage.group import GroupCommit
-from storage.linux import Linux, unavailable
+from storage.linux import Linux, give_back_large_blocks, unavailable
 from storage.s3_bucket import S3Bucket
 from storage.s3_counts import S3Counts
 from storage.s3_download import S3Downloads
@@ -96,6 +96,8 @@ class S3Blobs:
             client = _connect(options)
         except BotoCoreError as error:
             raise BlobUnavailable(f"{options}: {error}") from error
+        # Parts pass through many threads, and each would keep the memory of its largest ones.
+        give_back_large_blocks()
         counts = S3Counts()
         self._bucket = S3Bucket(client, options, counts, _failure)
         self._requests = S3Requests(self._bucket, options, counts)
