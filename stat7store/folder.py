@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     same ``url`` and ``endpoint`` are the same backend.
     """
 
-    url: str = FILESYSTEM
+    url: str
     endpoint: str = ""
     region: str = ""
     path_style: bool = False
@@ -43,8 +44,12 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the folder's own file says: the backends by number, and which of them is for new files."""
+    """What the folder's own file says: the backends by number, and which of them is for new files.
 
+    ``store`` is the store's own name, made by chance when it was created.
+    """
+
+    store: str
     format: int = FORMAT
     primary: int = 0
     backends: dict[int, Site] = {}
@@ -67,6 +72,10 @@ def make_folder(data: Path) -> None:
             _refuse_lost_catalog(data)
         elif any(entry.name not in _OWN_NAMES for entry in data.iterdir()):
             raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
+        else:
+            with _locked(data):
+                if not (data / FORMAT_FILE).exists():
+                    _write(data, Facts(secrets.token_hex(16)))
         (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
 
 
@@ -79,23 +88,26 @@ def read_facts(data: Path) -> Facts:
 def enlist(data: Path, site: Site | None, *, primary: bool) -> int:
     """Take a backend into the list if it is not there yet; return its number. Durable on return.
 
-    None stands for the one that is for new files already; in a new store, for the filesystem.
+    The folder is one that ``make_folder`` made. None stands for the one that is for new files
+    already; in a new store, for the filesystem.
     ``primary``: from now on it is the one for new files. Any process may call it at any time.
     Raises ``Unavailable``.
     """
     with _saying_why(data), _locked(data):
-        facts = _read(data) if (data / FORMAT_FILE).exists() else Facts()
+        facts = _read(data)
         if site is None:
-            site = facts.backends.get(facts.primary, Site())
+            site = facts.backends.get(facts.primary, Site(FILESYSTEM))
         known = [number for number, each in facts.backends.items() if each.is_same(site)]
         number = known[0] if known else len(facts.backends)
         if number == _MOST_BACKENDS:
             raise Unavailable(f"a store has at most {_MOST_BACKENDS} backends, and this one has them all")
         if site.url == FILESYSTEM:
             FilesystemBlobs.create(data / BLOBS)
-        changed = Facts(primary=number if primary else facts.primary, backends={**facts.backends, number: site})
+        changed = Facts(
+            facts.store, primary=number if primary else facts.primary, backends={**facts.backends, number: site}
+        )
         if changed != facts:
-            _write_durably(data / FORMAT_FILE, msgspec.json.format(msgspec.json.encode(changed)) + b"\n")
+            _write(data, changed)
         return number
 
 
@@ -134,14 +146,16 @@ def _locked(data: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write(data: Path, facts: Facts) -> None:
+    """Write the folder's own file. Durable on return."""
+    path = data / FORMAT_FILE
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.write(msgspec.json.format(msgspec.json.encode(facts)) + b"\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)  # a rename alone may not survive power loss
     finally:

@@ -14,13 +14,13 @@ from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Malformed, Stat7Error, Unavailable
-from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, FORMAT_FILE, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, make_folder, read_facts
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration
 from stat7store.settings import Settings
 from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
-from storage.base import BlobStore
+from storage.base import BlobStore, BlobUnavailable, Ownable
 from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from storage.s3_options import S3Options
@@ -41,7 +41,7 @@ def site_of(settings: Settings) -> Site | None:
     if not settings.blobs:
         return None
     if settings.blobs == FILESYSTEM:
-        return Site()
+        return Site(FILESYSTEM)
     site = Site(settings.blobs, settings.s3_endpoint, settings.s3_region, settings.s3_path_style)
     _options(site, settings)
     return site
@@ -53,17 +53,22 @@ def is_remote(settings: Settings) -> bool:
 
 
 async def check_backend(settings: Settings) -> None:
-    """Return if the backend for new files can serve; ``make_folder`` has made the folder.
+    """Return if the backend for new files can serve, and is this store's; ``make_folder`` has made the folder.
 
-    Raises ``Malformed`` or ``Unavailable`` saying what to do.
+    One that is nobody's is this store's from then on. Raises ``Malformed`` or ``Unavailable`` saying what to do.
     """
-    with blob_errors():
-        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
     try:
-        with blob_errors():
+        if settings.cache_dir is not None:
+            _make_cache_folder(settings.cache_dir)
+        blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
+        try:
             await blobs.check()
-    finally:
-        await blobs.close()
+            if isinstance(blobs, Ownable):
+                await blobs.own(read_facts(settings.data).store)
+        finally:
+            await blobs.close()
+    except BlobUnavailable as error:  # it says what to do, and nothing was asked of the store yet
+        raise Unavailable(str(error)) from error
 
 
 def own(data: Path) -> int:
@@ -148,17 +153,19 @@ class _Opener:
         with blob_errors():
             blobs = await asyncio.to_thread(_open_blobs, site, self._settings)
             if site.url != FILESYSTEM and self._settings.cache_dir is not None:
-                blobs = await asyncio.to_thread(_cached, blobs, self._settings.cache_dir / str(number), self._settings)
+                # a cache is for one backend: another may have other bytes at the same location
+                folder = self._settings.cache_dir / str(number)
+                blobs = await asyncio.to_thread(_cached, blobs, folder, self._settings)
         self._stack.push_async_callback(blobs.close)
         return blobs
 
 
 def _wanted(settings: Settings) -> Site:
     site = site_of(settings)
-    if site is None and (settings.data / FORMAT_FILE).exists():
+    if site is None:
         facts = read_facts(settings.data)
         site = facts.backends.get(facts.primary)
-    return site or Site()
+    return site or Site(FILESYSTEM)
 
 
 def _open_blobs(site: Site, settings: Settings) -> BlobStore:
@@ -171,9 +178,15 @@ def _open_blobs(site: Site, settings: Settings) -> BlobStore:
 
 
 def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:
-    # a cache is for one backend: another may have other bytes at the same location
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_cache_folder(folder)
     return CachedBlobs(blobs, folder, int(settings.cache_size), admit_on_write=settings.cache_writes)
+
+
+def _make_cache_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlobUnavailable(f"the cache cannot be in {folder}: {error.strerror}") from error
 
 
 def _owner() -> str:

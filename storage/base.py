@@ -224,6 +224,17 @@ class Presigned(Protocol):
 
 
 @runtime_checkable
+class Ownable(Protocol):
+    """A backend that several stores could be told to use, and that must not be shared: each sweeps all it finds."""
+
+    async def own(self, owner: str) -> None:
+        """Take it for an owner (1 to 64 ASCII characters), for good; again for the same one is no error.
+
+        Raises ``BlobUnavailable`` if it is another's.
+        """
+
+
+@runtime_checkable
 class Unfinished(Protocol):
     """A backend on which a crash can leave uploads that never finished."""
 

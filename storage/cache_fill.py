@@ -99,8 +99,9 @@ class Fill:
         return spare
 
     async def stop(self) -> None:
-        """Give it up."""
-        self._task.cancel()
+        """Give it up, unless all bytes are there."""
+        if self._size is None or self.done < self._size:
+            self._task.cancel()
         await asyncio.wait([self._task])
         self.is_over = True
         self._tell()

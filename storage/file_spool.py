@@ -12,7 +12,7 @@ from storage.base import Buffer
 from storage.linux import READ_ONLY, Linux, unavailable
 
 # Writing starts this often while bytes arrive, so that the sync at the end has little left to do.
-_WRITE_EVERY = 8 << 20
+WRITE_EVERY = 8 << 20
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _PRIVATE = 0o600
 
@@ -23,45 +23,47 @@ class FileSpool:
     The lock (``flock``) goes with the open file: it ends with the process, however that ends.
     """
 
-    def __init__(self, file: int, name: str | None, linux: Linux) -> None:
+    def __init__(self, file: int, name: str | None, linux: Linux, write_every: float) -> None:
         self._file = file
         self._name = name
         self._linux = linux
+        self._write_every = write_every
         self._size = 0
         self._writing = 0
         self._sealed = False
 
     @classmethod
-    def create(cls, folder: str, linux: Linux) -> FileSpool:
+    def create(cls, folder: str, linux: Linux, *, write_every: float = WRITE_EVERY) -> FileSpool:
         """Return a new spool in this folder: nameless, or named where the filesystem has no such files.
 
-        Blocks. Raises ``BlobNoSpace`` or ``BlobUnavailable``.
+        ``write_every``: bytes after which writing to disk begins; infinite for a file that will not be
+        synced. Blocks. Raises ``BlobNoSpace`` or ``BlobUnavailable``.
         """
         try:
-            return cls._nameless(folder, linux)
+            return cls._nameless(folder, linux, write_every)
         except OSError as error:
             if error.errno not in _NO_NAMELESS_FILES:
                 raise unavailable(error) from error
         try:
-            return cls._named(folder, linux)
+            return cls._named(folder, linux, write_every)
         except OSError as error:
             raise unavailable(error) from error
 
     @classmethod
-    def _nameless(cls, folder: str, linux: Linux) -> FileSpool:
+    def _nameless(cls, folder: str, linux: Linux, write_every: float) -> FileSpool:
         file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
         _lock(file)
-        return cls(file, None, linux)
+        return cls(file, None, linux, write_every)
 
     @classmethod
-    def _named(cls, folder: str, linux: Linux) -> FileSpool:
+    def _named(cls, folder: str, linux: Linux, write_every: float) -> FileSpool:
         while True:
             name = f"{folder}/{secrets.token_hex(16)}"
             file = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
             _lock(file)
             # Before it was locked it looked stale, and may have been removed as such.
             if os.fstat(file).st_nlink:
-                return cls(file, name, linux)
+                return cls(file, name, linux, write_every)
             os.close(file)
 
     @property
@@ -79,7 +81,7 @@ class FileSpool:
                 written = os.write(self._file, rest)
                 self._size += written
                 rest = rest[written:]
-            if self._size - self._writing >= _WRITE_EVERY:
+            if self._size - self._writing >= self._write_every:
                 self._linux.start_writing(self._file, self._writing, self._size - self._writing)
                 self._writing = self._size
         except OSError as error:

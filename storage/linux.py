@@ -17,6 +17,7 @@ _WAIT_BEFORE = 1
 _WRITE = 2
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2
+_M_MMAP_THRESHOLD = -3
 
 # A named pipe left in a blob's place must not make open wait for a writer.
 READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -91,6 +92,16 @@ def exchange(one: str, other: str) -> None:
     renameat2 = ctypes.CDLL(None, use_errno=True)["renameat2"]
     renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
     _raise_if_failed(renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE), "renameat2")
+
+
+def give_back_large_blocks() -> None:
+    """Have memory of 1 MiB and more go back to the system as soon as it is freed, in all of this process.
+
+    Otherwise glibc keeps the buffers of each thread for its next ones. Other C libraries do as they do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def unavailable(error: OSError) -> BlobUnavailable:

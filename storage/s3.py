@@ -29,7 +29,7 @@ from botocore.parsers import ResponseParserError
 from storage.base import BlobUnavailable, Location, Reader, Span, Spool
 from storage.file_spool import remove_stale_spools
 from storage.group import GroupCommit
-from storage.linux import Linux, unavailable
+from storage.linux import Linux, give_back_large_blocks, unavailable
 from storage.s3_bucket import S3Bucket
 from storage.s3_counts import S3Counts
 from storage.s3_download import S3Downloads
@@ -62,10 +62,11 @@ _LOST = (
     ResponseParserError,
     urllib3.exceptions.HTTPError,
 )
+_SMALL_BYTES = 1024
 
 
 class S3Blobs:
-    """A ``BlobStore``, ``Planned``, ``Presigned``, ``Unfinished`` and ``Counted``, in an S3 bucket.
+    """A ``BlobStore``, ``Planned``, ``Presigned``, ``Ownable``, ``Unfinished`` and ``Counted``, in an S3 bucket.
 
     A blob is the object ``<prefix>/<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Any
     number of processes and machines may use one prefix at once; each process opens it after its fork.
@@ -81,7 +82,9 @@ class S3Blobs:
         name. Raises ``BlobNoSpace`` or ``BlobUnavailable``.
         """
         self._spool_folder = str(spools.absolute())
+        self._verify = verify
         self._probed = False
+        self._place = str(options)
         self._folder = options.folder
         self._linux = Linux()
         try:
@@ -93,6 +96,8 @@ class S3Blobs:
             client = _connect(options)
         except BotoCoreError as error:
             raise BlobUnavailable(f"{options}: {error}") from error
+        # Parts pass through many threads, and each would keep the memory of its largest ones.
+        give_back_large_blocks()
         counts = S3Counts()
         self._bucket = S3Bucket(client, options, counts, _failure)
         self._requests = S3Requests(self._bucket, options, counts)
@@ -143,7 +148,7 @@ class S3Blobs:
             raise ValueError("the spool is of another kind of store")
         spooled = spool.hand_over()
         try:
-            await self._uploads.put(self._requests.key(location), spooled)
+            await self._uploads.put(self._requests.key(location), spooled, location.name if self._verify else "")
         finally:
             spooled.close()
 
@@ -213,21 +218,46 @@ class S3Blobs:
             self._probed = True
         (await self.spool()).close()
 
+    async def own(self, owner: str) -> None:
+        """See ``Ownable``. The owner's name is an object beside the blobs."""
+        key, data = f"{self._folder}owner", owner.encode()
+        found = await self._requests.ask(lambda: self._small(key))
+        if found is None:
+            await self._requests.ask(lambda: self._put_small(key, data))
+            found = await self._requests.ask(lambda: self._small(key))
+        if found != data:
+            raise BlobUnavailable(
+                f"{self._place}: it is another store's, whose sweeps would delete what this one puts there; name "
+                f"another bucket or prefix, or if that store is gone for good, delete the object {key} first"
+            )
+
+    def _small(self, key: str) -> bytes | None:
+        """Return the first bytes of an object; None if there is none."""
+        try:
+            body = self._bucket.get(key, 0, _SMALL_BYTES, None).body
+        except S3Failure as failure:
+            if failure.missing:
+                return None
+            raise
+        try:
+            return self._bucket.read(body, _SMALL_BYTES)
+        finally:
+            body.close()
+
+    def _put_small(self, key: str, data: bytes) -> None:
+        try:
+            self._bucket.put(key, data, hashlib.sha256(data).digest())
+        except S3Failure as failure:
+            if not failure.unmet:  # an earlier try was applied, or someone else was faster
+                raise
+
     async def _probe(self, key: str) -> None:
         data = b"Written to learn whether it can be; may be deleted.\n"
-        sha256 = hashlib.sha256(data).digest()
-
-        def put() -> None:
-            try:
-                self._bucket.put(key, data, sha256)
-            except S3Failure as failure:
-                if not failure.unmet:  # an earlier try was applied
-                    raise
 
         def get() -> None:
             self._bucket.get(key, 0, len(data), None).body.close()
 
-        await self._requests.ask(put)
+        await self._requests.ask(lambda: self._put_small(key, data))
         await self._requests.ask(get)
         await self._requests.ask(lambda: self._bucket.delete(key))
 

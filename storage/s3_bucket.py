@@ -32,7 +32,7 @@ class Body(Protocol):
 
 
 class Found(NamedTuple):
-    """What a HEAD tells: the size in bytes, and the SHA-256 in hex that the uploader wrote down, or nothing."""
+    """What a HEAD tells: the size in bytes, and the SHA-256 in hex that the uploader wrote down, or ``""``."""
 
     size: int
     sha256: str
@@ -107,7 +107,7 @@ class S3Bucket:
             raise failure from error
 
     def put(self, key: str, data: bytes, sha256: bytes) -> None:
-        """Put a new object. The server compares the bytes with ``sha256``, and refuses to overwrite."""
+        """Put a new object. The server compares the bytes with ``sha256``, keeps it, and refuses to overwrite."""
         with self._request():
             if self._conditional:
                 self._client.put_object(
@@ -130,14 +130,14 @@ class S3Bucket:
                 )
         self._counts.add("s3_bytes_out", len(data))
 
-    def begin(self, key: str, sha256: bytes) -> str:
-        """Begin a multipart upload of a new object with this SHA-256; return the upload's id."""
+    def begin(self, key: str, sha256: str) -> str:
+        """Begin a multipart upload of a new object; return its id. ``sha256``: hex to be written down, or ``""``."""
         with self._request():
             answer = self._client.create_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 ChecksumAlgorithm="SHA256",
-                Metadata={"sha256": sha256.hex()},
+                Metadata={"sha256": sha256} if sha256 else {},
                 **self._keeping,
             )
         return answer["UploadId"]

@@ -1,8 +1,8 @@
-"""Spools of the S3 backend: local files without a name, hashed as they grow."""
+"""Spools of the S3 backend: local files that nobody syncs, since it is S3 that keeps the bytes."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import threading
 
@@ -12,12 +12,11 @@ from storage.linux import Linux, unavailable
 
 
 class SpooledBytes:
-    """What was spooled, sealed: ``size`` in bytes, and its ``sha256`` (32 bytes). Any thread may read it."""
+    """What was spooled, sealed: ``size`` in bytes. Any thread may read it."""
 
-    def __init__(self, file: int, size: int, sha256: bytes) -> None:
+    def __init__(self, file: int, size: int) -> None:
         """``file``: an open file descriptor, which belongs to this object from now on."""
         self.size = size
-        self.sha256 = sha256
         self._file = file
         self._lock = threading.Lock()
 
@@ -46,12 +45,11 @@ class S3Spool:
 
     def __init__(self, file: FileSpool) -> None:
         self._file = file
-        self._hash = hashlib.sha256()
 
     @classmethod
     def create(cls, folder: str, linux: Linux) -> S3Spool:
         """Return a new spool in this folder. Blocks. Raises ``BlobNoSpace`` or ``BlobUnavailable``."""
-        return cls(FileSpool.create(folder, linux))
+        return cls(FileSpool.create(folder, linux, write_every=math.inf))
 
     @property
     def size(self) -> int:
@@ -61,7 +59,6 @@ class S3Spool:
     def append(self, data: Buffer) -> None:
         """Add bytes at the end. Raises ``BlobNoSpace`` or ``BlobUnavailable``; the spool is spoilt then."""
         self._file.append(data)
-        self._hash.update(data)
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes already appended; fewer than ``length`` only at the end. Raises ``BlobUnavailable``."""
@@ -69,7 +66,7 @@ class S3Spool:
 
     def hand_over(self) -> SpooledBytes:
         """Seal the spool and return its bytes. Raises ``RuntimeError`` if it was put, spoilt or closed before."""
-        return SpooledBytes(self._file.hand_over(), self._file.size, self._hash.digest())
+        return SpooledBytes(self._file.hand_over(), self._file.size)
 
     def close(self) -> None:
         """Let go of it; repeats are harmless."""

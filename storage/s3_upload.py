@@ -26,27 +26,32 @@ class S3Uploads:
         self._options = requests.options
         self._memory = ByteBudget(requests.options.memory // 2)
 
-    async def put(self, key: str, spooled: SpooledBytes) -> None:
-        """Keep these bytes under a key that is new. Durable on return. Raises as ``BlobStore.put`` does."""
+    async def put(self, key: str, spooled: SpooledBytes, sha256: str) -> None:
+        """Keep these bytes under a key that is new. Durable on return. Raises as ``BlobStore.put`` does.
+
+        ``sha256``: of all of them, in hex, or ``""`` if it is not known; it is written down with a large blob.
+        """
         if spooled.size > self._options.multipart_above:
-            await self._put_in_parts(key, spooled)
+            await self._put_in_parts(key, spooled, sha256)
         else:
             async with self._memory.hold(spooled.size):
                 await self._requests.run(lambda until: self._put_now(key, spooled, until))
 
     def _put_now(self, key: str, spooled: SpooledBytes, until: float) -> None:
         data = spooled.read(0, spooled.size)
+        sha256 = hashlib.sha256(data).digest()
         try:
-            self._requests.call(lambda: self._bucket.put(key, data, spooled.sha256), until)
+            self._requests.call(lambda: self._bucket.put(key, data, sha256), until)
         except S3Failure as failure:
-            if not (failure.in_doubt and self._is_there(key, spooled, until)):
+            if not (failure.in_doubt and self._is_there(key, Found(spooled.size, sha256.hex()), until)):
                 raise
 
-    async def _put_in_parts(self, key: str, spooled: SpooledBytes) -> None:
-        begun = Begun(key, await self._requests.ask(lambda: self._bucket.begin(key, spooled.sha256)))
+    async def _put_in_parts(self, key: str, spooled: SpooledBytes, sha256: str) -> None:
+        begun = Begun(key, await self._requests.ask(lambda: self._bucket.begin(key, sha256)))
         try:
             parts = await self._put_parts(begun, spooled)
-            await self._requests.run(lambda until: self._complete_now(begun, parts, spooled, until))
+            whole = Found(spooled.size, sha256)
+            await self._requests.run(lambda until: self._complete_now(begun, parts, whole, until))
         except BaseException:
             # Nobody waits for it: whoever gave up the upload does not care, and what it leaves is swept.
             self._requests.begin(lambda: self._bucket.abort(begun))
@@ -77,17 +82,16 @@ class S3Uploads:
         sha256 = hashlib.sha256(data).digest()
         return self._requests.call(lambda: self._bucket.put_part(begun.key, begun.upload, number, data, sha256), until)
 
-    def _complete_now(self, begun: Begun, parts: list[Part], spooled: SpooledBytes, until: float) -> None:
+    def _complete_now(self, begun: Begun, parts: list[Part], whole: Found, until: float) -> None:
         try:
             self._requests.call(lambda: self._bucket.complete(begun.key, begun.upload, parts), until)
         except S3Failure as failure:
-            if not (failure.in_doubt and self._is_there(begun.key, spooled, until)):
+            if not (failure.in_doubt and self._is_there(begun.key, whole, until)):
                 raise
 
-    def _is_there(self, key: str, spooled: SpooledBytes, until: float) -> bool:
+    def _is_there(self, key: str, wanted: Found, until: float) -> bool:
         """Tell whether the bytes are there after all: a key is never reused, so they came by an earlier try."""
         try:
-            found = self._requests.call(lambda: self._bucket.head(key), until)
+            return self._requests.call(lambda: self._bucket.head(key), until) == wanted
         except S3Failure:
             return False
-        return found == Found(spooled.size, spooled.sha256.hex())

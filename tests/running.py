@@ -62,7 +62,8 @@ class RunningServer:
             return sorted(blob.name for folder in (self.data / "blobs").glob("???") for blob in folder.iterdir())
         client = server_of(self._bucket).client()
         try:
-            return keys_in(client, self._bucket.bucket)
+            owner = f"{self._bucket.folder}owner"  # names the store that the bucket is for
+            return [key for key in keys_in(client, self._bucket.bucket) if key != owner]
         finally:
             client.close()
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import msgspec
 
 from stat7store.address import Address, Hasher
 from stat7store.bulk import Incoming
-from stat7store.errors import Damaged
+from stat7store.errors import Damaged, Unavailable
 from stat7store.importer.files import Facts, Found, Source
 from stat7store.importer.names import filename_of
 from stat7store.importer.outcome import Outcome
@@ -91,10 +92,14 @@ class DirectDestination:
         return outcomes
 
     async def tidy(self, *, orphans: bool) -> None:
-        """Delete blobs that are not needed: equal files that came at once, and with ``orphans`` what a crash left."""
-        if orphans:
-            await self._store.sweep_orphans()
-        await self._store.sweep_garbage()
+        """Delete blobs that are not needed: equal files that came at once, and with ``orphans`` what a crash left.
+
+        What cannot be swept now, the janitor of the store's server sweeps.
+        """
+        with suppress(Unavailable):  # of another backend, which is no concern of the import
+            if orphans:
+                await self._store.sweep_orphans()
+            await self._store.sweep_garbage()
 
     async def close(self) -> None:
         """Finish what was begun."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,6 +21,9 @@ from storage.s3_options import S3Options
 from tests.running import RunningServer, wait_until
 from tests.s3_servers import OWNER, REGION, S3Server, keys_in
 from tests.server.test_lifecycle import fetch, serve_in_vain, stats_of, upload
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 
 @pytest.fixture
@@ -40,6 +45,13 @@ def flags_for(bucket: S3Options) -> list[str]:
     ]
 
 
+def blobs_in(s3: S3Client, bucket: S3Options) -> list[str]:
+    """Return the keys of all blobs; beside them there is the name of the store that owns them."""
+    owner, *blobs = sorted(keys_in(s3, bucket.bucket), reverse=True)
+    assert owner == f"{bucket.prefix}/owner"
+    return blobs
+
+
 @pytest.fixture
 async def client(tmp_path: Path, bucket: S3Options) -> AsyncIterator[Client]:
     """A client of a server on a bucket."""
@@ -54,7 +66,7 @@ async def test_a_file_lives_on_s3(client: Client, bucket: S3Options, moto_server
     data = path.read_bytes()
     stored = await client.put(path)
     s3 = moto_server.client()
-    (key,) = keys_in(s3, bucket.bucket)
+    (key,) = blobs_in(s3, bucket)
     assert key.startswith(f"{bucket.prefix}/{stored.address[:3]}/{stored.address}.")
     async with client.open(stored.address) as body:
         assert b"".join([piece async for piece in body]) == data
@@ -75,7 +87,7 @@ async def test_a_file_lives_on_s3(client: Client, bucket: S3Options, moto_server
     assert stats.backend == "s3"
     assert stats.backend_counters["s3_requests"] >= 1
     await client.delete(stored.address)
-    wait_until(lambda: keys_in(s3, bucket.bucket) == [])
+    wait_until(lambda: blobs_in(s3, bucket) == [])
     s3.close()
 
 
@@ -156,9 +168,29 @@ def test_a_missing_bucket_is_told_before_anything_serves(tmp_path: Path, bucket:
     flags = flags_for(bucket)
     said = serve_in_vain("--data", str(tmp_path / "data"), "--port=0", "--blobs=s3://no-such-bucket/x", *flags[1:])
     assert "no-such-bucket" in said
-    assert not (tmp_path / "data" / "stat7.json").exists()
+    assert json.loads((tmp_path / "data" / "stat7.json").read_text())["backends"] == {}
     with RunningServer(tmp_path / "data", workers=1) as server:
         assert stats_of(server)["backend"] == "filesystem"
+
+
+def test_a_cache_that_cannot_be_is_told(tmp_path: Path, bucket: S3Options) -> None:
+    """A cache where there can be no folder is refused at the start, by name."""
+    (tmp_path / "file").write_text("no folder")
+    flags = [*flags_for(bucket), f"--cache-dir={tmp_path / 'file'}"]
+    assert "the cache cannot be in" in serve_in_vain("--data", str(tmp_path / "data"), "--port=0", *flags)
+
+
+def test_two_stores_do_not_share_a_bucket(tmp_path: Path, bucket: S3Options, samples: Path) -> None:
+    """A bucket is one store's: another is refused before its sweeper could take the first one's files for orphans."""
+    data = (samples / "rocket.jpg").read_bytes()
+    with RunningServer(tmp_path / "data", *flags_for(bucket), workers=1) as server:
+        assert upload(server.url, data) == 201
+        said = serve_in_vain("--data", str(tmp_path / "other"), "--port=0", *flags_for(bucket))
+        assert "it is another store's" in said
+        assert f"delete the object {bucket.prefix}/owner" in said
+    elsewhere = dataclasses.replace(bucket, prefix="else/where")
+    with RunningServer(tmp_path / "other", *flags_for(elsewhere), workers=1) as server:
+        assert upload(server.url, data) == 201
 
 
 def test_missing_credentials_are_told(tmp_path: Path, bucket: S3Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import io
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +25,10 @@ from stat7store.timing import STAGES, Timing
 from storage.base import BlobStore, Location, Reader, Span
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
+from storage.s3 import S3Blobs
 from tests.media import large_mp4
 from tests.running import serving_here
+from tests.s3_servers import OWNER, S3Server
 
 DELAY_MS = 20.0
 ROUNDS = 15
@@ -174,6 +177,30 @@ class Rig:
         return stages, median(slept)
 
 
+def on_s3_too() -> pytest.MarkDecorator:
+    """Run a test, in which time is not measured, on a bucket as well."""
+    return pytest.mark.parametrize("rig", ["filesystem", "memory", "s3"], indirect=True)
+
+
+@asynccontextmanager
+async def blobs_on(kind: str, data: Path, request: pytest.FixtureRequest) -> AsyncIterator[BlobStore]:
+    """Open an empty backend of a kind."""
+    with ExitStack() as stack:
+        blobs: BlobStore
+        if kind == "s3":
+            moto: S3Server = request.getfixturevalue("moto_server")
+            monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+            for name, value in OWNER.environment.items():
+                monkeypatch.setenv(name, value)
+            blobs = S3Blobs(stack.enter_context(moto.bucket()), data / "spools")
+        else:
+            blobs = FilesystemBlobs(data / "blobs") if kind == "filesystem" else MemoryBlobs()
+        try:
+            yield blobs
+        finally:
+            await blobs.close()
+
+
 @pytest.fixture(params=["filesystem", "memory"])
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     """A rig over each backend."""
@@ -181,11 +208,10 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
     prepare(settings)
     delays = Delays()
     catalog = LmdbCatalog(settings.data / "catalog")
-    blobs: BlobStore = FilesystemBlobs(settings.data / "blobs") if request.param == "filesystem" else MemoryBlobs()
-    store = Store(DelayingCatalog(catalog, delays), DelayingBlobs(blobs, delays))
-    async with serving_here(store, settings) as (url, board), aiohttp.ClientSession() as client:
-        yield Rig(url, board, delays, client, blobs.kind)
-    await blobs.close()
+    async with blobs_on(request.param, settings.data, request) as blobs:
+        store = Store(DelayingCatalog(catalog, delays), DelayingBlobs(blobs, delays))
+        async with serving_here(store, settings) as (url, board), aiohttp.ClientSession() as client:
+            yield Rig(url, board, delays, client, blobs.kind)
     await catalog.close()
 
 
@@ -268,6 +294,7 @@ async def test_the_stages_agree_with_the_client(rig: Rig, samples: Path, name: s
     await in_some_attempt(check)
 
 
+@on_s3_too()
 @pytest.mark.parametrize(
     ("method", "headers", "status", "body"),
     [
@@ -305,6 +332,7 @@ async def test_several_ranges_are_timed_together(rig: Rig, samples: Path) -> Non
     assert timing.bytes > 300
 
 
+@on_s3_too()
 async def test_a_client_that_goes_away_is_recorded(rig: Rig, tmp_path: Path) -> None:
     """A retrieval that the client broke off has status 499, and the bytes that were sent until then."""
     large_mp4(tmp_path / "clip.mp4", 30_000_000)
@@ -320,6 +348,7 @@ async def test_a_client_that_goes_away_is_recorded(rig: Rig, tmp_path: Path) -> 
     assert status == 200
 
 
+@on_s3_too()
 async def test_server_timing_carries_the_stages(rig: Rig, samples: Path) -> None:
     """Server-Timing has index, metadata and disk up to the first byte, as the record of the retrieval has them."""
     address = await rig.upload(samples / "astronaut.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 
@@ -29,6 +30,33 @@ def test_a_successor_goes_on() -> None:
     assert successor.total() == {"cache_hits": 3}
     successor.tell({"cache_hits": 2, "cache_misses": 1})
     assert successor.total() == {"cache_hits": 5, "cache_misses": 1}
+
+
+class Dying:
+    """Memory whose writer dies half-way through its next write of any length."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+
+    def __getitem__(self, at: int) -> int:
+        return self._memory[at]
+
+    def __setitem__(self, at: slice, data: bytes) -> None:
+        half = len(data) // 2
+        self._memory[at.start : at.start + half] = data[:half]
+        raise KeyboardInterrupt
+
+
+def test_half_a_write_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies in the midst of telling has told what it told before."""
+    memory = TalliesMemory(1)
+    for number in range(1, 4):
+        tallies = Tallies(memory, 0)
+        tallies.tell({"cache_hits": 1})
+        monkeypatch.setattr(tallies, "_memory", Dying(memory.memory))
+        with pytest.raises(KeyboardInterrupt):
+            tallies.tell({"cache_hits": 1000})
+        assert Tallies(memory, 0).total() == {"cache_hits": number}
 
 
 def test_a_killed_writer_spoils_nothing() -> None:
