@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from stat7store.errors import Unavailable
-from storage.base import BlobStore, Claimable, Counted, Planned
+from storage.base import BlobStore, Claimable, Counted, Fronting, Planned
 
 
 class Opener(Protocol):
@@ -47,6 +47,11 @@ class Backends:
     async def of(self, number: int) -> BlobStore:
         """Return a backend, opening it if need be. Raises ``Unavailable``."""
         return self._opened.get(number) or await self._open(number)
+
+    async def behind(self, number: int) -> BlobStore:
+        """Return a backend as ``of`` does, without the cache that may stand in front of it."""
+        blobs = await self.of(number)
+        return blobs.behind if isinstance(blobs, Fronting) else blobs
 
     def counts(self) -> dict[str, int]:
         """Return what the open backends have counted, summed by name; see ``Counted``."""

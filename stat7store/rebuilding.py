@@ -96,7 +96,7 @@ class _Rebuilding:
         garbage = set[Place]() if self._old is None else {*await self._old.garbage(_MOST_GARBAGE)}
         async with open_backends(settings) as backends:
             for number in backends.numbers():
-                blobs = await backends.of(number)
+                blobs = await backends.behind(number)
                 async with asyncio.TaskGroup() as tasks:
                     with blob_errors():
                         async for location in blobs.list():

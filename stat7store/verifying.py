@@ -152,7 +152,7 @@ class Verifier:
             self._tell(Finding(kind, str(row.address), reason))
 
     async def _problem(self, address: Address, locator: Locator) -> tuple[Literal["bad", "missing"], str] | None:
-        blobs = await self._backends.of(locator.backend)
+        blobs = await self._backends.behind(locator.backend)
         with blob_errors():
             try:
                 if isinstance(blobs, Forgetful):

@@ -259,3 +259,12 @@ class Forgetful(Protocol):
 
         Raises ``BlobMissing``. What other readers hold, or what is not yet written, may stay.
         """
+
+
+@runtime_checkable
+class Fronting(Protocol):
+    """A backend that stands in front of another one, such as a cache."""
+
+    @property
+    def behind(self) -> BlobStore:
+        """The backend that really holds the blobs; whoever scrubs reads from there."""

@@ -45,14 +45,14 @@ _COPY_BYTES = 1 << 20
 
 
 class CachedBlobs:
-    """A ``BlobStore`` that keeps blobs of a slower one in a folder, and is ``Counted``.
+    """A ``BlobStore`` that keeps blobs of a slower one in a folder, and is ``Counted`` and ``Fronting``.
 
     It is ``Planned``, ``Presigned``, ``Unfinished``, ``Claimable`` or ``BulkBlobs`` as well if the
     backend behind is. Its names must be the SHA-256 of the bytes; a blob that is not what its name
     says is passed through and never kept. A blob that is there is read by a ``LocalFile`` whose
     source is ``cache``. Any number of processes may use one folder at once, for one backend behind;
-    each opens it after its fork. A folder that is full or cannot be
-    written makes it slow, and fails nothing.
+    each opens it after its fork. A folder that is full or cannot be written makes it slow, and fails
+    nothing.
     """
 
     def __init__(self, blobs: BlobStore, folder: Path, size_limit_bytes: int, *, admit_on_write: bool = False) -> None:
@@ -101,6 +101,11 @@ class CachedBlobs:
             self.claim = blobs.claim
         if isinstance(blobs, BulkBlobs):
             self.spool_now, self.put_all, self.holds = blobs.spool_now, blobs.put_all, blobs.holds
+
+    @property
+    def behind(self) -> BlobStore:
+        """See ``Fronting``."""
+        return self._blobs
 
     async def spool(self) -> Spool:
         """Return a new, empty spool of the backend behind."""

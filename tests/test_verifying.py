@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from stat7store.address import Address
+from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.catalog.tables import RECORDS
 from stat7store.cli import main
 from stat7store.errors import Damaged
@@ -24,6 +25,7 @@ from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import StageClock
 from stat7store.verifying import Finding, Tally
+from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from tests.catalog.whole import raw
 from tests.media import distinct_jpeg, sample
@@ -239,6 +241,22 @@ async def test_a_scrub_goes_on_where_it_was_stopped(data: Path) -> None:
     addresses = sorted(str(address_of(path)) for path in blobs_of(data))
     tally, _ = await scrub(data, Tally(reached=addresses[4], files=5))
     assert tally.files == FILES
+
+
+async def test_a_cache_hides_nothing(data: Path, tmp_path: Path) -> None:
+    """Rot behind a cache is found, though the cache still has the right bytes."""
+    path = blobs_of(data)[2]
+    catalog = LmdbCatalog(data / "catalog")
+    blobs = CachedBlobs(FilesystemBlobs(data / "blobs"), tmp_path / "cache", 100_000_000)
+    try:
+        store, tally = Store(catalog, blobs), Tally()
+        assert await is_served(store, address_of(path))
+        flip(path)
+        await store.verifier(tally, lambda finding: None, bytes_per_s=1e12, jobs=1).run()
+        assert tally.bad == 1
+    finally:
+        await blobs.close()
+        await catalog.close()
 
 
 async def test_a_rate_is_kept(data: Path) -> None:
