@@ -133,7 +133,7 @@ install_dev() {
 install_system() {
     local pair missing=()
     PATH="$PATH:/usr/sbin:/sbin"
-    for pair in nginx:nginx-light chromium:chromium strace:strace curl:curl \
+    for pair in nginx:nginx-light chromium:chromium strace:strace curl:curl wrk:wrk \
         ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph:ceph-common; do
         if ! command -v "${pair%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
     done
