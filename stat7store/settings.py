@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     scrub_every: Duration = Field(
         0.0, ge=0, description="Time between scrubs, which read all files again, such as 30d; 0: none."
     )
-    scrub_rate: ByteSize = Field(ByteSize(20_000_000), gt=0, description="Bytes a second that a scrub reads at most.")
+    scrub_rate: ByteSize = Field(ByteSize(20 * _MIB), gt=0, description="Bytes a second that a scrub reads at most.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log lines on standard error; auto is console on a terminal and json elsewhere."
     )
