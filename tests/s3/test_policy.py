@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from stat7store.client import Client
 from storage.base import BlobUnavailable
 from storage.s3 import S3Blobs
 from storage.s3_options import S3Options
-from tests.house.project import read
 from tests.media import large_mp4
 from tests.running import RunningServer
 from tests.s3_servers import GUEST, OWNER, REGION, S3Server, keys_in, unfinished_in
@@ -70,16 +68,6 @@ async def blobs(bucket: S3Options, tmp_path: Path) -> AsyncIterator[S3Blobs]:
     store = S3Blobs(bucket, tmp_path / "spools")
     yield store
     await store.close()
-
-
-def test_the_readme_shows_it() -> None:
-    """The policy in the README, for its own bucket and prefix, grants the same."""
-    shown = re.search(r"```json\n(\{[^`]*ListBucketMultipartUploads[^`]*)```", read("README.md"))
-    assert shown is not None
-    policy = policy_for(S3Options("bucket", "media"))
-    for statement in policy["Statement"]:
-        del statement["Sid"]
-    assert json.loads(shown[1]) == policy
 
 
 async def test_the_policy_is_enough(

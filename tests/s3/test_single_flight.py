@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,11 +66,12 @@ async def test_a_miss_of_many_is_one_download(bucket: S3Options, proxy: S3Proxy,
             gets = [asked.range for asked in proxy.asked if asked.is_get and address in asked.key]
             assert len(gets) == len(set(gets))
             assert covered(gets) == SIZE
+    assert len(set(re.findall(r'"process": "(worker \d+)", "method": "GET"', server.log))) > 1
 
 
 def covered(ranges: list[str]) -> int:
     """Return how many bytes some ``Range`` headers ask for; fail if one asks for what another did."""
     ends = sorted(tuple(map(int, asked.removeprefix("bytes=").split("-"))) for asked in ranges)
-    for (_, end), (start, _) in zip(ends, ends[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(ends):
         assert end < start, ends
     return sum(min(end, SIZE - 1) + 1 - start for start, end in ends)
