@@ -159,7 +159,6 @@ class CachedBlobs:
         """
         self._refuse_if_closed()
         if (reader := await self._find(location, span)) is not None:
-            self._counts.add("cache_hits")
             return reader
         self._counts.add("cache_misses")
         fill = await self._fill(location, span)
@@ -182,7 +181,7 @@ class CachedBlobs:
         except BlobDamaged:
             os.close(file)
             raise
-        self._counts.add("cache_bytes_served", span.length)
+        self._counts.hit(span.length)
         pool = self._threads.pool
         return FileReader(location, file, size, span, source="cache", slower="cache", threads=pool, linux=self._linux)
 

@@ -24,6 +24,12 @@ class CacheCounts:
         with self._lock:
             self._counts[name] += number
 
+    def hit(self, length: int) -> None:
+        """Count a hit that was asked for so many bytes."""
+        with self._lock:
+            self._counts["cache_hits"] += 1
+            self._counts["cache_bytes_served"] += length
+
     def now(self) -> dict[str, int]:
         """Return all counters."""
         with self._lock:

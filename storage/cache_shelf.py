@@ -22,13 +22,8 @@ _READ_BYTES = 1 << 20
 _REMEMBERED = 1 << 16
 _MARK_EVERY_NS = 60 * 10**9
 
-
-class _Identity(NamedTuple):
-    """What changes when a file does."""
-
-    number: int
-    size: int
-    changed_ns: int
+# The number of a file, its size, and its time of change in nanoseconds: one of them changes when the file does.
+_Identity = tuple[int, int, int]
 
 
 class Found(NamedTuple):
@@ -148,7 +143,7 @@ class Shelf:
 
 
 def _identity(facts: os.stat_result) -> _Identity:
-    return _Identity(facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _is_good(file: int, name: str, facts: os.stat_result) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from storage.base import BlobDamaged, Location, Reader, Span
 from storage.byte_budget import ByteBudget
 from storage.s3_failure import S3Failure
-from storage.s3_reader import BLOCK_BYTES, FIRST_BYTES, Check, S3Reader
+from storage.s3_reader import FIRST_BYTES, SOON_BYTES, Check, S3Reader
 from storage.s3_requests import S3Requests
 from storage.s3_stream import S3Stream
 
@@ -80,7 +80,7 @@ class S3Downloads:
         start, length = (0, FIRST_BYTES) if span is None else (span.start, min(span.length, FIRST_BYTES))
         stream = S3Stream(self._requests, location, Span(start, length))
         try:
-            first = stream.read(BLOCK_BYTES, until)
+            first = stream.read(SOON_BYTES, until)
             if span is not None:
                 _refuse_if_outside(location, span, stream.size)
             if len(first) + stream.left <= _WHOLE_BYTES:

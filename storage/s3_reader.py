@@ -12,9 +12,9 @@ from storage.byte_budget import ByteBudget
 from storage.s3_requests import S3Requests
 from storage.s3_stream import S3Stream
 
-# One hop to a thread brings at least this much, and at most so much.
-BLOCK_BYTES = 256 << 10
-_MOST_BYTES = 1 << 20
+# The first hop to a thread brings so much, for the first byte is waited for; the later ones bring more.
+SOON_BYTES = 256 << 10
+_BLOCK_BYTES = 1 << 20
 # The first request asks for this much, so that one is enough for most blobs; the later ones for less, ahead of time.
 FIRST_BYTES = 8 << 20
 _WINDOW_BYTES = 4 << 20
@@ -98,20 +98,20 @@ class S3Reader:
             if self._next >= self._end:
                 return b""
             self._look_ahead()
-            self._block = memoryview(await self._fetch(limit))
+            self._block = memoryview(await self._fetch())
         piece, self._block = self._block[:limit], self._block[limit:]
         return bytes(piece)
 
-    async def _fetch(self, limit: int) -> bytes:
+    async def _fetch(self) -> bytes:
         if self._stream.left:
-            stream, length = self._stream, max(BLOCK_BYTES, min(limit, _MOST_BYTES))
-            data = await self._requests.run(lambda until: self._checked(stream.read(length, until)))
+            stream = self._stream
+            data = await self._requests.run(lambda until: self._checked(stream.read(_BLOCK_BYTES, until)))
         elif self._ahead:
             data = await self._next_window()
         else:
             self._stream = self._stream_from(self._next, min(self._end - self._next, FIRST_BYTES))
             self._ahead_from = self._next + self._stream.left
-            return await self._fetch(limit)
+            return await self._fetch()
         self._next += len(data)
         return data
 

@@ -12,7 +12,7 @@ from storage.s3_failure import S3Failure
 from storage.s3_requests import S3Requests
 
 # What a connection that breaks off loses of what it brought, and how often the deadline is looked at.
-_STEP_BYTES = 1 << 20
+_STEP_BYTES = 4 << 20
 
 
 class S3Stream:

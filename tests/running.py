@@ -23,7 +23,7 @@ from stat7store.server.worker import access_of, serving
 from stat7store.settings import Settings
 from stat7store.store import Store
 from storage.s3_options import S3Options
-from tests.s3_servers import OWNER, flags_for, keys_in, server_of
+from tests.s3_servers import OWNER, Keys, flags_for, keys_in, server_of
 
 START_TIMEOUT_S = 60.0
 
@@ -31,11 +31,14 @@ START_TIMEOUT_S = 60.0
 class RunningServer:
     """``stat7store serve`` on a free port; start, stop and kill it as often as a test likes."""
 
-    def __init__(self, data: Path, *flags: str, workers: int = 2, bucket: S3Options | None = None) -> None:
-        """``bucket`` is where the blobs go; without one they go to files."""
+    def __init__(
+        self, data: Path, *flags: str, workers: int = 2, bucket: S3Options | None = None, keys: Keys = OWNER
+    ) -> None:
+        """``bucket`` is where the blobs go; without one they go to files. ``keys`` are those of the server's user."""
         self.data = data
         self.url = ""
         self._bucket = bucket
+        self._keys = keys
         self._flags = [f"--workers={workers}", "--port=0", *(flags_for(bucket) if bucket else ()), *flags]
         self._log_path = data.with_name(f"{data.name}.log")
         self._process: subprocess.Popen[str] | None = None
@@ -71,7 +74,7 @@ class RunningServer:
         """Start it and wait until it says where it serves."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STAT7_")}
         if self._bucket:
-            environment |= OWNER.environment
+            environment |= self._keys.environment
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "stat7store", "serve", "--data", str(self.data), *self._flags],

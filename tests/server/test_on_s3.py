@@ -19,7 +19,7 @@ from stat7store.client import Client
 from stat7store.errors import NotFound
 from storage.s3_options import S3Options
 from tests.running import RunningServer, wait_until
-from tests.s3_servers import OWNER, REGION, S3Server, keys_in
+from tests.s3_servers import OWNER, S3Server, flags_for, keys_in
 from tests.server.test_lifecycle import fetch, serve_in_vain, stats_of, upload
 
 if TYPE_CHECKING:
@@ -33,16 +33,6 @@ def bucket(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         monkeypatch.setenv(name, value)
     with moto_server.bucket() as options:
         yield options
-
-
-def flags_for(bucket: S3Options) -> list[str]:
-    """Return the flags of a server whose new files go to a bucket."""
-    return [
-        f"--blobs=s3://{bucket.bucket}/{bucket.prefix}",
-        f"--s3-endpoint={bucket.endpoint_url}",
-        f"--s3-region={REGION}",
-        "--s3-path-style",
-    ]
 
 
 def blobs_in(s3: S3Client, bucket: S3Options) -> list[str]:
