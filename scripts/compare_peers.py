@@ -157,31 +157,34 @@ def _numbers(text: str) -> list[int]:
     return [int(word.rstrip("kM")) * units.get(word[-1], 1) for word in _words(text)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options."""
     summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", type=_words, metavar="NAME,…", help=f"who is compared [{DEFAULT_PEERS}]")
-    parser.add_argument("--cases", type=_words, metavar="NAME,…", help="cases, also as patterns (get-*) [all]")
-    parser.add_argument("--workers", type=_numbers, metavar="N,…", help="worker processes of each server [1,2]")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each case on each peer, in turns [5]")
-    parser.add_argument("--seconds", type=float, metavar="S", help="how long a round lasts [2]; wrk: whole seconds")
-    parser.add_argument("--scale", type=_numbers, metavar="N,…", help="instead: this store among so many other entries")
-    parser.add_argument(
+    options.add_argument("--peers", type=_words, metavar="NAME,…", help=f"who is compared [{DEFAULT_PEERS}]")
+    options.add_argument("--cases", type=_words, metavar="NAME,…", help="cases, also as patterns (get-*) [all]")
+    options.add_argument("--workers", type=_numbers, metavar="N,…", help="worker processes of each server [1,2]")
+    options.add_argument("--rounds", type=int, metavar="N", help="rounds of each case on each peer, in turns [5]")
+    options.add_argument("--seconds", type=float, metavar="S", help="how long a round lasts [2]; wrk: whole seconds")
+    options.add_argument(
+        "--scale", type=_numbers, metavar="N,…", help="instead: this store among so many other entries"
+    )
+    options.add_argument(
         "--folder", type=Path, metavar="DIR", help="where all is kept, on a real disk [temporary folder]"
     )
     samples = CHECKOUT / ".cache" / "samples"
-    parser.add_argument(
+    options.add_argument(
         "--samples", type=Path, metavar="DIR", default=samples, help="pictures and clips to make files of"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write it into this Markdown file, with charts")
-    parser.add_argument("--section", default="peers", metavar="NAME", help="the section of that file [peers]")
-    parser.add_argument("--quick", action="store_true", help="tiny: few files, one short round")
-    parser.add_argument("--install", action="store_true", help="install what the peers miss, and compare nothing")
-    parser.add_argument("--list", action="store_true", help="name cases and peers, and compare nothing")
-    return parser
+    options.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
+    options.add_argument("--results", type=Path, metavar="FILE", help="write it into this Markdown file, with charts")
+    options.add_argument("--section", default="peers", metavar="NAME", help="the section of that file [peers]")
+    options.add_argument("--quick", action="store_true", help="tiny: few files, one short round")
+    options.add_argument("--install", action="store_true", help="install what the peers miss, and compare nothing")
+    options.add_argument("--list", action="store_true", help="name cases and peers, and compare nothing")
+    return options
 
 
 def _write(found: Comparison, options: argparse.Namespace) -> None:
@@ -197,8 +200,7 @@ def _write(found: Comparison, options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it in order
+    options = parser().parse_args(given)
     try:
         if options.list:
             _list(all_cases())
@@ -217,4 +219,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it in order, as Ctrl-C does
     sys.exit(main())

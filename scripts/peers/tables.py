@@ -15,10 +15,11 @@ from scripts.peers.report import Comparison, Measurement, Ratio
 from stat7store.latency.charts import lines
 from stat7store.latency.results import provenance, put_section, table, write_charts
 
-_HOW = """Medians of {rounds} rounds of {seconds:g} s each, in turns, after a warm-up. Each file, as each peer answers with
-it, was compared byte for byte with what was stored before anything was measured. Cold: the files' bytes were dropped
-from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`, where requests go when they
-are due and latency counts from then. A round of writes ends early when it has written 256 MiB (RADOS Gateway: 32)."""
+_HOW = """Medians of {rounds} rounds of {seconds:g} s each, in turns, after a warm-up. Each file, as each peer answers
+with it, was compared byte for byte with what was stored before anything was measured. Cold: the files' bytes were
+dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`, where requests go
+when they are due and latency counts from then. A round of writes ends early when it has written 256 MiB (RADOS
+Gateway: 32)."""
 
 
 def terminal(found: Comparison) -> Table:
