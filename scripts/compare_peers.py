@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _write(found: Comparison, options: argparse.Namespace) -> None:
-    Console(width=None if sys.stdout.isatty() else 170).print(terminal(found))
+    Console(width=None if sys.stdout.isatty() else 190).print(terminal(found))
     for line in (*found.notes, *(f"Left out: {each}" for each in found.left_out)):
         print(f"{line}.")
     if options.json is not None:

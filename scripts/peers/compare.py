@@ -21,6 +21,8 @@ from scripts.peers.report import About, Comparison, Measurement, ratios_of
 from scripts.peers.verify import load, verify
 from stat7store.latency.run import machine
 
+_QUIET = 0.5  # load average of a machine with nothing else to do
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,6 +58,12 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
     shapes = {size: shape_of(size, plan.samples) for size in sizes}
     read = {case.file_size for case in plan.cases if case.kind.value != "put"}
     files = {size: files_of(shapes[size], plan.counts[size]) for size in sizes if size in read}
+    busy = os.getloadavg()[0]
+    if busy > _QUIET:
+        notes.notes.append(
+            f"The load average was {busy:.1f} at the start: other programs had their part of the cores, so that "
+            "rates are too low and ratios wide; answers for a second of CPU are less affected"
+        )
     notes.notes.append(
         "Chosen at random from "
         + ", ".join(f"{len(found):,} files of {size_text(size)}" for size, found in files.items())
@@ -163,6 +171,7 @@ def _measurement(case: Case, name: str, workers: int, rounds: Sequence[Found]) -
         per_second=[found.done.per_second for found in rounds],
         p50_ms=[found.done.p50_ms for found in rounds],
         p99_ms=[found.done.p99_ms for found in rounds],
+        per_cpu_s=[found.done.per_second / found.server_cpu if found.server_cpu else 0.0 for found in rounds],
         server_cpu=statistics.median(found.server_cpu for found in rounds),
         client_cpu=statistics.median(found.done.client_cpu_s / found.done.seconds for found in rounds),
         rate=rounds[-1].rate,
@@ -174,9 +183,8 @@ def _measurement(case: Case, name: str, workers: int, rounds: Sequence[Found]) -
 def _cores(workers: int, notes: _Notes) -> tuple[list[int], int]:
     """Return the servers' cores and the client's; it shares one if there are too few, which is noted."""
     cores = sorted(os.sched_getaffinity(0))
-    servers = cores[:workers]
     if len(cores) <= workers:
         notes.notes.append(
             f"With {workers} workers the client shares their cores: this machine is too small to tell how they scale"
         )
-    return servers, cores[min(workers, len(cores) - 1)]
+    return cores[:workers], cores[min(workers, len(cores) - 1)]

@@ -25,8 +25,9 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """One case on one peer: rates and latencies by round, each list in the order of the rounds.
 
-    ``server_cpu`` and ``client_cpu``: cores that were busy, the median of the rounds. ``rate``: in an
-    open loop, the requests that were due a second; else 0.
+    ``per_cpu_s``: right answers for each second of the server's CPU, which is what neighbours on the machine
+    change least. ``server_cpu`` and ``client_cpu``: cores that were busy, the median of the rounds. ``rate``:
+    in an open loop, the requests that were due a second; else 0.
     """
 
     case: str
@@ -35,6 +36,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     per_second: list[float]
     p50_ms: list[float]
     p99_ms: list[float]
+    per_cpu_s: list[float]
     server_cpu: float
     client_cpu: float
     rate: float = 0.0
@@ -48,7 +50,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """The first peer's rate over another's, round by round: median, least and greatest; above 1 the first is faster."""
+    """The first peer's rate over another's, round by round: median, least and greatest; above 1 the first is faster.
+
+    ``by_cpu``: the same of answers for each second of the server's CPU, the median.
+    """
 
     case: str
     peer: str
@@ -56,6 +61,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     median: float
     low: float
     high: float
+    by_cpu: float
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +89,9 @@ def ratios_of(measurements: Sequence[Measurement], base: str) -> list[Ratio]:
         ours = bases.get((other.case, other.workers))
         if ours is None or other is ours or other.rate:
             continue
-        pairs = zip(ours.per_second, other.per_second, strict=True)
-        each = [mine / theirs for mine, theirs in pairs if theirs]
-        if each:
+        each = _over(ours.per_second, other.per_second)
+        by_cpu = _over(ours.per_cpu_s, other.per_cpu_s)
+        if each and by_cpu:
             ratios.append(
                 Ratio(
                     case=other.case,
@@ -94,6 +100,11 @@ def ratios_of(measurements: Sequence[Measurement], base: str) -> list[Ratio]:
                     median=statistics.median(each),
                     low=min(each),
                     high=max(each),
+                    by_cpu=statistics.median(by_cpu),
                 )
             )
     return ratios
+
+
+def _over(ours: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [mine / theirs for mine, theirs in zip(ours, others, strict=True) if theirs]

@@ -25,8 +25,8 @@ Gateway: 32)."""
 def terminal(found: Comparison) -> Table:
     """Return everything that was measured, one row for each case and peer."""
     shown = Table(title="CPU in cores; ! the client's core was the limit", show_lines=False)
-    for number, name in enumerate(_columns(found)):
-        shown.add_column(name, justify="left" if number in (0, 1, 10) else "right")
+    for name in _columns(found):
+        shown.add_column(name, justify="left" if name in ("case", "peer", "") else "right")
     for row in _rows(found):
         shown.add_row(*row)
     return shown
@@ -47,7 +47,9 @@ def markdown(found: Comparison) -> str:
                 ),
             ),
             f"How many times as fast as each other {found.base} is (least–most of the rounds; above 1: faster):",
-            _ratio_table(found),
+            _ratio_table(found, _cell),
+            "The same of answers for each second of the server's CPU, which neighbours on the machine change least:",
+            _ratio_table(found, _cpu_cell),
             "All of it; CPU in cores, ! where the client's core was the limit:",
             table(_columns(found), _rows(found)),
             *(f"{note}." for note in found.notes),
@@ -99,7 +101,8 @@ def _series(
 
 def _columns(found: Comparison) -> list[str]:
     times = f"{found.base} / it"
-    return ["case", "peer", "per second", "from–to", times, "from–to", "p50 ms", "p99 ms", "server", "client", ""]
+    measured = ["per second", "from–to", times, "from–to", "per CPU s", times, "p50 ms", "p99 ms", "server", "client"]
+    return ["case", "peer", *measured, ""]
 
 
 def _rows(found: Comparison) -> Iterator[list[str]]:
@@ -113,6 +116,8 @@ def _rows(found: Comparison) -> Iterator[list[str]]:
             _span(_number, each.per_second),
             f"{ratio.median:.2f}" if ratio else "",
             f"{ratio.low:.2f}–{ratio.high:.2f}" if ratio else "",
+            _number(statistics.median(each.per_cpu_s)),
+            f"{ratio.by_cpu:.2f}" if ratio else "",
             f"{statistics.median(each.p50_ms):.3g}",
             f"{statistics.median(each.p99_ms):.3g}",
             f"{each.server_cpu:.2f}",
@@ -135,16 +140,23 @@ def _times(each: Measurement) -> float:
     return statistics.median(each.p99_ms) / p50 if p50 else 0.0
 
 
-def _ratio_table(found: Comparison) -> str:
+def _ratio_table(found: Comparison, cell: Callable[[Ratio], str]) -> str:
     names = list(dict.fromkeys(ratio.peer for ratio in found.ratios))
     by_case: dict[str, dict[str, Ratio]] = {}
     for ratio in found.ratios:
         by_case.setdefault(_case_name(ratio.case, ratio.workers), {})[ratio.peer] = ratio
-    return table(("case", *names), ([case, *(_cell(row.get(name)) for name in names)] for case, row in by_case.items()))
+    return table(
+        ("case", *names),
+        ([case, *(cell(row[name]) if name in row else "–" for name in names)] for case, row in by_case.items()),
+    )
 
 
-def _cell(ratio: Ratio | None) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})" if ratio else "–"
+def _cell(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def _cpu_cell(ratio: Ratio) -> str:
+    return f"{ratio.by_cpu:.2f}"
 
 
 def _case_name(case: str, workers: int) -> str:

@@ -251,6 +251,7 @@ def measurement(case: str, peer: str, *rates: float, client_cpu: float = 0.5, ra
         per_second=list(rates),
         p50_ms=[1.0] * len(rates),
         p99_ms=[3.0] * len(rates),
+        per_cpu_s=[rate * 2 for rate in rates],
         server_cpu=1.0,
         client_cpu=client_cpu,
         rate=rate,
