@@ -212,13 +212,12 @@ def counted(work: Work) -> tuple[int, int]:
 
 def test_waiting_counts_in_an_open_loop(tmp_path: Path) -> None:
     """While a server stalls, requests go on being due: none is skipped, and the time they waited counts."""
-    peer = FakePeer(stall_s=0.5, files={"a": b"x"})
+    peer = FakePeer(stall_s=0.8, files={"a": b"x"})
     with served(peer, tmp_path) as port:
         asks = [Ask(head("GET", "/a", port), 200, 1)]
         done = Load(Work(port=port, connections=2, seconds=1.0, asks=asks, rate=100.0)).run()
     assert (done.requests, done.errors) == (100, 0)
-    assert done.p99_ms > 400
-    assert done.p99_ms > done.p50_ms
+    assert done.p50_ms > 100  # all that were due while the server stalled, not only the two that it held up
 
 
 def test_shapes(samples: Path) -> None:
