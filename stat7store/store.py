@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 
 from stat7store.address import Address
 from stat7store.bulk import Bulk
-from stat7store.catalog.base import BulkCatalog, Catalog, Counters, Page, Query
+from stat7store.catalog.base import BulkCatalog, Catalog, Counters, ImmediateCatalog, Page, Query
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.record import Entry, FileRecord, Locator
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
-from storage.base import BlobStore, BulkBlobs, Claimable, Location, Reader, Span
+from storage.base import BlobStore, BulkBlobs, Claimable, Immediate, Location, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
@@ -58,6 +58,13 @@ class Store:
     @asynccontextmanager
     async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
+
+    @property
+    def immediate(self) -> tuple[ImmediateCatalog, Immediate] | None:
+        """Catalog and backend, if both can answer without leaving the event loop."""
+        if isinstance(self._catalog, ImmediateCatalog) and isinstance(self._blobs, Immediate):
+            return self._catalog, self._blobs
+        return None
 
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
         address the bytes must have.

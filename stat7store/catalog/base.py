@@ -170,3 +170,15 @@ class BulkCatalog(Protocol):
 
     def add_many(self, files: Sequence[NewFile]) -> list[Added]:
         """Add files as ``Catalog.add`` does, in one transaction: all of them or none."""
+
+
+@runtime_checkable
+class ImmediateCatalog(Protocol):
+    """A catalog that answers without leaving the event loop."""
+
+    def find_now(self, address: bytes) -> tuple[Entry, int] | None:
+        """Return an entry as it is now, and when (by ``now_ns``) the index had answered and its record was asked for.
+
+        It is the same object for as long as neither locator nor record change, so that what was made of
+        it once can be used again. None means: ask ``lookup`` and ``record``, which also tell what is amiss.
+        """

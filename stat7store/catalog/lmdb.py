@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import lmdb
 
@@ -37,8 +37,10 @@ from stat7store.catalog.tables import (
 )
 from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.timing import now_ns
 from storage.base import Location
 from storage.group import GroupCommit
+from storage.recent import Recent
 
 FORMAT = b"1"
 
@@ -47,6 +49,7 @@ _Job = Callable[[Changes], object]
 _FORMAT_KEY = b"format"
 _MAX_READERS = 1024
 _HARDLY_ANY_ROOM = 1 << 20
+_KNOWN_ENTRIES = 4096  # about 1 KB each
 
 
 class LmdbCatalog:
@@ -71,6 +74,7 @@ class LmdbCatalog:
         self._querying = threading.Lock()
         self._reading = threading.Lock()
         self._map_size = map_size
+        self._known: Recent[bytes, _Known] = Recent(_KNOWN_ENTRIES)
         self._open()
         self._commits: GroupCommit[_Job, object] = GroupCommit(self._commit, name="catalog")
         # One query at a time: more would only share the interpreter, and keep it from the event loop.
@@ -114,6 +118,34 @@ class LmdbCatalog:
             if record.address != address:
                 raise Damaged("the index and the records of the catalog disagree", address=str(address))
             return record
+
+    def find_now(self, address: bytes) -> tuple[Entry, int] | None:
+        """See ``ImmediateCatalog``; one transaction. What is decoded already is not decoded again."""
+        known = self._known.get(address)
+        try:
+            with self._reading, self._environment.begin() as transaction:
+                located = transaction.get(address, db=self._index)
+                if located is None:
+                    return None
+                if known is not None and located == known.located:
+                    locator, key = known.entry.locator, known.key
+                else:
+                    locator = codec.decode_locator(address, located, self._media_types)
+                    key = codec.pack_number(locator.number)
+                looked_up = now_ns()
+                recorded = transaction.get(key, db=self._records)
+            if known is not None and locator is known.entry.locator and recorded == known.recorded:
+                return known.entry, looked_up
+            if recorded is None:
+                return None
+            record = codec.decode_record(locator.number, recorded)
+        except (lmdb.Error, Damaged, Unavailable, codec.UnknownMediaTypeError):
+            return None
+        if record.address != address:
+            return None
+        entry = Entry(locator, record)
+        self._known.put(address, _Known(located, key, recorded, entry))
+        return entry, looked_up
 
     # Changes
 
@@ -365,6 +397,15 @@ class _HalfDone(Exception):
 
 
 def _outcome(job: _Job, changes: Changes) -> object:
+class _Known(NamedTuple):
+    """An entry, and the values it was decoded from, whose checksums held."""
+
+    located: bytes
+    key: bytes
+    recorded: bytes
+    entry: Entry
+
+
     before = changes.count
     try:
         return job(changes)

@@ -178,7 +178,7 @@ class Rig:
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     """A rig over each backend."""
     prepare(tmp_path / "data")
-    settings = Settings(data=tmp_path / "data", access_log=False)
+    settings = Settings(data=tmp_path / "data", access_log=False, fast_path=False)  # the delays take turns of the loop
     delays = Delays()
     catalog = LmdbCatalog(settings.data / "catalog")
     blobs: BlobStore = FilesystemBlobs(settings.data / "blobs") if request.param == "filesystem" else MemoryBlobs()

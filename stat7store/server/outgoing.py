@@ -1,0 +1,25 @@
+"""What both ways of answering with a file's bytes share."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+
+from stat7store.timing import STAGES, StageClock
+
+INLINE_BYTES = 256 * 1024  # up to here head and body leave in one write
+CLIENT_GONE = 499  # nginx's status for a client that went away before its answer was complete
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that were not yet sent
+
+
+def unsent(socket_number: int) -> int:
+    """Return the bytes that the kernel has accepted but not yet sent; 0 if that is no TCP connection (any more)."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(socket_number, _SIOCOUTQNSD, b"\0" * 4))[0])
+    except OSError:
+        return 0
+
+
+def stage_times(clock: StageClock) -> dict[str, float]:
+    """Return the stages in milliseconds, under the names that log lines give them."""
+    return {f"{stage}_ms": getattr(clock, stage) / 1e6 for stage in STAGES}
