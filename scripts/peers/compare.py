@@ -45,6 +45,7 @@ class Plan:
 class _Notes:
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
+    cannot: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # cases, by peer and reason
 
 
 def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
@@ -77,6 +78,7 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
                 abouts |= {about.name: about for about in told}
                 for case in for_workers(plan.cases, workers):
                     measurements += _measured(plan, case, workers, contest, notes, show)
+        show("removing what was written")
     if any(found.peer == RAW for found in measurements):
         abouts[RAW] = About(name=RAW, version="", durable=True, remark=RAW_REMARK, verified=0)
     base = plan.peers[0].name
@@ -88,7 +90,7 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
         seconds=plan.seconds,
         rounds=plan.rounds,
         peers=list(abouts.values()),
-        left_out=list(dict.fromkeys(notes.left_out)),
+        left_out=notes.left_out + [_left_out(*why, names) for why, names in notes.cannot.items()],
         notes=notes.notes,
         measurements=measurements,
         ratios=ratios_of(measurements, base),
@@ -152,7 +154,7 @@ def _measured(
         try:
             contestant.begin(case, plan.seconds)
         except CannotAsk as error:
-            notes.left_out.append(f"{contestant.name}, {case.name}: {error}")
+            notes.cannot.setdefault((contestant.name, str(error)), []).append(case.name)
             continue
         taking.append(contestant)
     for number in range(plan.rounds):
@@ -178,6 +180,10 @@ def _measurement(case: Case, name: str, workers: int, rounds: Sequence[Found]) -
         errors=sum(found.done.errors for found in rounds),
         error=next((found.done.error for found in rounds if found.done.error), ""),
     )
+
+
+def _left_out(peer: str, reason: str, cases: Sequence[str]) -> str:
+    return f"{peer}, {', '.join(dict.fromkeys(cases))}: {reason}"
 
 
 def _cores(workers: int, notes: _Notes) -> tuple[list[int], int]:

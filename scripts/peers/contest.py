@@ -15,7 +15,7 @@ import msgspec
 import psutil
 
 from scripts.peers.asking import CannotAsk, asks_of, writes_of
-from scripts.peers.cases import Case, Kind
+from scripts.peers.cases import HUGE, Case, Kind
 from scripts.peers.client import generate, wrk
 from scripts.peers.files import File, Shape
 from scripts.peers.peer import Peer
@@ -28,6 +28,7 @@ RAW_REMARK = "no server: files hashed, written, and one sync of the filesystem f
 _OPEN_CONNECTIONS = 64
 _OPEN_MOST = 20_000.0  # requests a second that the generator sends on time
 _READ_AGAIN_S = 60.0
+_HUGE_S = 4  # a slow peer answers but a few in that time
 _WRITTEN_SHARE = 0.3
 
 
@@ -119,7 +120,8 @@ class Served:
 
     def _load(self, case: Case, seconds: float) -> Done:
         if case.kind in (Kind.GET, Kind.RANGE, Kind.NOT_MODIFIED):
-            return wrk(self._asks, self._port, case.connections, max(round(seconds), 1), self._core)
+            least = _HUGE_S if case.size == HUGE else 1
+            return wrk(self._asks, self._port, case.connections, max(round(seconds), least), self._core)
         size = case.file_size
         opened = case.kind is Kind.OPEN
         work = Work(
