@@ -392,11 +392,6 @@ class LmdbCatalog:
         return Unavailable(f"the catalog in {self._path} cannot do this now: {error}")
 
 
-class _HalfDone(Exception):
-    """An operation failed after its first change; its cause says why."""
-
-
-def _outcome(job: _Job, changes: Changes) -> object:
 class _Known(NamedTuple):
     """An entry, and the values it was decoded from, whose checksums held."""
 
@@ -406,6 +401,11 @@ class _Known(NamedTuple):
     entry: Entry
 
 
+class _HalfDone(Exception):
+    """An operation failed after its first change; its cause says why."""
+
+
+def _outcome(job: _Job, changes: Changes) -> object:
     before = changes.count
     try:
         return job(changes)
