@@ -55,6 +55,13 @@ class Store:
         """Name of the blob backend, as timings and statistics give it."""
         return self._blobs.kind
 
+    @property
+    def immediate(self) -> tuple[ImmediateCatalog, Immediate] | None:
+        """Catalog and backend, if both can answer without leaving the event loop."""
+        if isinstance(self._catalog, ImmediateCatalog) and isinstance(self._blobs, Immediate):
+            return self._catalog, self._blobs
+        return None
+
     @asynccontextmanager
     async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
