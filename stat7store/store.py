@@ -66,13 +66,6 @@ class Store:
     async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
 
-    @property
-    def immediate(self) -> tuple[ImmediateCatalog, Immediate] | None:
-        """Catalog and backend, if both can answer without leaving the event loop."""
-        if isinstance(self._catalog, ImmediateCatalog) and isinstance(self._blobs, Immediate):
-            return self._catalog, self._blobs
-        return None
-
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
         address the bytes must have.
         """
