@@ -12,6 +12,7 @@ from pathlib import Path
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Unavailable
 from stat7store.settings import Settings
+from stat7store.small import SmallFiles
 from stat7store.store import Store
 from storage.base import BlobError
 from storage.filesystem import FilesystemBlobs
@@ -67,7 +68,13 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     try:
         blobs = FilesystemBlobs(settings.data / "blobs")
         try:
-            yield Store(catalog, blobs, accepted=settings.accept, max_size=int(settings.max_upload_size))
+            small = SmallFiles(catalog, blobs)
+            try:
+                yield Store(
+                    catalog, blobs, accepted=settings.accept, max_size=int(settings.max_upload_size), small=small
+                )
+            finally:
+                await small.close()
         finally:
             await blobs.close()
     finally:

@@ -12,6 +12,7 @@ from stat7store.bulk import Bulk
 from stat7store.catalog.base import BulkCatalog, Catalog, Counters, ImmediateCatalog, Page, Query
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.small import SmallFiles
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
@@ -32,7 +33,8 @@ class Store:
     """Files by address: a catalog that knows them and a blob backend that holds their bytes.
 
     ``accepted`` are media types or families, ``max_size`` is in bytes, ``now`` is the wall clock in
-    milliseconds. The store does not own the catalog and the backend; whoever opened them closes them.
+    milliseconds, ``small`` is the way in for small files, if they have one of their own. The store does
+    not own the catalog and the backend; whoever opened them closes them.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Store:
         accepted: Sequence[str] = ACCEPTED,
         max_size: int = MAX_SIZE,
         now: Callable[[], int] = unix_ms,
+        small: SmallFiles | None = None,
     ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._accepted = tuple(accepted)
         self._max_size = max_size
         self._now = now
+        self._small = small
 
     @property
     def backend(self) -> str:
@@ -69,12 +73,10 @@ class Store:
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
         address the bytes must have.
         """
-        with blob_errors():
-            spool = await self._blobs.spool()
         upload = Upload(
-            spool,
             self._catalog,
             self._blobs,
+            self._small,
             filename=filename,
             expected=expected,
             accepted=self._accepted,

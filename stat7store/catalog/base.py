@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from stat7store.address import Address
+from stat7store.errors import Stat7Error
 from stat7store.record import Entry, FileRecord, Locator
 from storage.base import Location
 
@@ -170,6 +171,9 @@ class BulkCatalog(Protocol):
 
     def add_many(self, files: Sequence[NewFile]) -> list[Added]:
         """Add files as ``Catalog.add`` does, in one transaction: all of them or none."""
+
+    def add_each(self, files: Sequence[NewFile]) -> list[Added | Stat7Error]:
+        """Add files as as many calls of ``Catalog.add`` would, in one transaction; one outcome for each, in order."""
 
 
 @runtime_checkable

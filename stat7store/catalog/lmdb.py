@@ -160,6 +160,11 @@ class LmdbCatalog:
         """
         return self._commit_alone(lambda changes: [changes.add(file) for file in files])
 
+    def add_each(self, files: Sequence[NewFile]) -> list[Added | Stat7Error]:
+        """See ``BulkCatalog``."""
+        outcomes = self._commit([partial(_add, file=file) for file in files])
+        return cast("list[Added | Stat7Error]", outcomes)
+
     async def update(
         self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None = None
     ) -> Entry:
@@ -403,6 +408,10 @@ class _Known(NamedTuple):
 
 class _HalfDone(Exception):
     """An operation failed after its first change; its cause says why."""
+
+
+def _add(changes: Changes, file: NewFile) -> Added:
+    return changes.add(file)
 
 
 def _outcome(job: _Job, changes: Changes) -> object:
