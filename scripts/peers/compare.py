@@ -128,7 +128,7 @@ def _running(
                 About(
                     name=peer.name,
                     version=peer.version(),
-                    durable=peer.durable,
+                    durable=peer.durable if peer.writing else None,
                     remark=peer.remark,
                     verified=len(every),
                 )

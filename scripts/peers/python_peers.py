@@ -64,7 +64,7 @@ OBJECTSTORE = PythonPeer(
     "disk_objectstore",
     "objectstore_server.py",
     durable=True,
-    remark="behind a minimal aiohttp server; loose objects, each synced",
+    remark="behind a minimal aiohttp server; loose objects, 3 fsyncs a write",
 )
 STARLETTE = PythonPeer(
     "starlette",

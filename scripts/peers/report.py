@@ -13,11 +13,14 @@ FORMAT = 1
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer that took part. ``verified``: answers compared byte for byte with what was stored, all alike."""
+    """A peer that took part. ``verified``: answers compared byte for byte with what was stored, all alike.
+
+    ``durable``: whether an acknowledged write is on the disk; None if it takes none.
+    """
 
     name: str
     version: str
-    durable: bool
+    durable: bool | None
     remark: str
     verified: int
 

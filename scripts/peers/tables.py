@@ -15,7 +15,8 @@ from scripts.peers.report import Comparison, Measurement, Ratio
 from stat7store.latency.charts import lines
 from stat7store.latency.results import provenance, put_section, table, write_charts
 
-_HOW = """Medians of {rounds} rounds of {seconds:g} s each, in turns, after a warm-up. Each file, as each peer answers
+_DURABLE = {True: "yes", False: "no", None: "–"}
+_HOW = """Medians of rounds of {seconds:g} s each ({rounds}), in turns, after a warm-up. Each file, as each peer answers
 with it, was compared byte for byte with what was stored before anything was measured. Cold: the files' bytes were
 dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`, where requests go
 when they are due and latency counts from then. A round of writes ends early when it has written 256 MiB (RADOS
@@ -41,10 +42,7 @@ def markdown(found: Comparison) -> str:
             _HOW.format(rounds=found.rounds, seconds=found.seconds),
             table(
                 ("peer", "version", "an acknowledged write is on the disk", "remark"),
-                (
-                    [peer.name, peer.version or "–", "yes" if peer.durable else "no", peer.remark]
-                    for peer in found.peers
-                ),
+                ([peer.name, peer.version or "–", _DURABLE[peer.durable], peer.remark] for peer in found.peers),
             ),
             f"How many times as fast as each other {found.base} is (least–most of the rounds; above 1: faster):",
             _ratio_table(found, _cell),
