@@ -7,6 +7,7 @@ import http.client
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 from scripts.peers.files import File
 from scripts.peers.peer import ADDRESS, Peer
@@ -22,16 +23,23 @@ class WrongAnswer(Stat7Error):
 
 def load(peer: Peer, port: int, files: Sequence[File]) -> None:
     """Send every file to a peer, some at a time. Raises ``WrongAnswer`` if it refuses one."""
+    stopped = Event()
     with ThreadPoolExecutor(_AT_A_TIME) as threads:
-        for sent in [threads.submit(_load, peer, port, files[n::_AT_A_TIME]) for n in range(_AT_A_TIME)]:
-            sent.result()
+        parts = [files[n::_AT_A_TIME] for n in range(_AT_A_TIME)]
+        try:
+            for sent in [threads.submit(_load, peer, port, part, stopped) for part in parts]:
+                sent.result()
+        finally:
+            stopped.set()  # the others' rest is not waited for
 
 
-def _load(peer: Peer, port: int, files: Sequence[File]) -> None:
+def _load(peer: Peer, port: int, files: Sequence[File], stopped: Event) -> None:
     assert peer.writing is not None
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
         for file in files:
+            if stopped.is_set():
+                return
             data, method = file.data, peer.writing.method
             where = peer.writing.path.replace("{label}", file.address)
             if peer.writing.in_two_steps:
