@@ -210,7 +210,7 @@ class LmdbCatalog:
 
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """See ``Catalog``."""
-        return await self._read(lambda tables: set(filter(tables.knows, addresses)))
+        return await self._read(lambda tables: tables.known(addresses))
 
     async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """See ``Catalog``; in a thread of its own."""
