@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from stat7store.errors import Malformed
 from stat7store.server.problems import problem, problem_of_bug
+from stat7store.server.sending import Sending
 from stat7store.timing import now_ns
+from storage.base import ImmediateFile, LocalFile, Span
 
 if TYPE_CHECKING:
     from stat7store.server.fastlane import FastLane
@@ -35,12 +38,27 @@ ARRIVED = web.RequestKey("arrived", int)
 class Connection(RequestHandler):
     """aiohttp's request handler with arrival times; made by ``ConnectionServer`` only."""
 
-    __slots__ = ("_at_start", "_lane", "_when_written", "arrivals", "client", "ended", "newest_body", "socket_number")
+    __slots__ = (
+        "_at_start",
+        "_lane",
+        "_outlet",
+        "_sending",
+        "_when_written",
+        "_window",
+        "arrivals",
+        "client",
+        "ended",
+        "newest_body",
+        "socket_number",
+    )
 
     def __init__(self, manager: web.Server, lane: FastLane | None, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._lane = lane
         self._at_start = True  # whether aiohttp's parser stands at the start of a request
+        self._outlet: socket.socket | None = None
+        self._sending: Sending | None = None
+        self._window: asyncio.Future[OSError | None] | None = None
         self._when_written: Callable[[bool], None] | None = None
         self.client: str | None = None
         self.socket_number = -1
@@ -104,17 +122,65 @@ class Connection(RequestHandler):
         if not self._paused:
             self._end_writing(not self.transport.is_closing())
 
+    def send_file(self, head: bytes, file: ImmediateFile, span: Span, written: Callable[[int], None]) -> None:
+        """Send a head and bytes of an open file that are in memory; nothing is read until the kernel has them.
+
+        ``written`` is then called with how many of the file's bytes the kernel took.
+        """
+        assert self.transport is not None
+        self._request_in_progress = True
+        self.transport.pause_reading()
+        sending = self._send(head, file, span, lambda _: self._end_writing(True))
+        self._when_written = lambda _: written(sending.sent)
+        sending.go()
+
+    async def send_window(self, file: LocalFile, span: Span, count: Callable[[int], None]) -> None:
+        """Send bytes of an open file that are in memory, after all that was written so far.
+
+        ``count`` is told how many of them the kernel took, however it ends; fewer than asked for if the
+        file is shorter. Raises ``ConnectionError`` if the client went away.
+        """
+        await self._drain_helper()
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client went away")
+        ended: asyncio.Future[OSError | None] = self._loop.create_future()
+        sending = self._send(b"", file, span, ended.set_result)
+        self._window = ended
+        try:
+            sending.go()
+            error = await ended
+        finally:
+            sending.stop()
+            self._sending = self._window = None
+            count(sending.sent)
+        if error is not None:
+            raise ConnectionResetError("the client went away") from error
+
+    def _send(
+        self, head: bytes, file: ImmediateFile | LocalFile, span: Span, ended: Callable[[OSError | None], None]
+    ) -> Sending:
+        if self._outlet is None:  # a socket of our own on the connection: one that the event loop lets anyone wait for
+            self._outlet = socket.socket(fileno=os.dup(self.socket_number))
+        self._sending = Sending(self._loop, self._outlet, head, file, span.start, span.length, ended)
+        return self._sending
+
     def resume_writing(self) -> None:
         """Go on after the kernel took everything."""
         super().resume_writing()
-        if self._when_written is not None:
+        if self._when_written is not None and self._sending is None:
             self._end_writing(True)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of everything."""
+        if self._sending is not None:
+            self._sending.stop()
+        if self._window is not None and not self._window.done():
+            self._window.set_result(ConnectionResetError("the connection was lost"))
         super().connection_lost(exc)
         if self._when_written is not None:
             self._end_writing(False)
+        if self._outlet is not None:
+            self._outlet.close()
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -122,7 +188,7 @@ class Connection(RequestHandler):
             self.transport.abort()
 
     def _end_writing(self, complete: bool) -> None:
-        written, self._when_written = self._when_written, None
+        written, self._when_written, self._sending = self._when_written, None, None
         assert written is not None
         written(complete)
         self._request_in_progress = False

@@ -27,7 +27,7 @@ from stat7store.server.conditions import entity_tag
 from stat7store.server.head import file_headers
 from stat7store.server.headers import REQUEST_ID_BYTES, format_date, request_id, server_timing
 from stat7store.server.node import Node
-from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, stage_times, unsent
+from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
 from stat7store.server.ranges import Unsatisfiable, content_range, parse_range
 from stat7store.server.request_log import RequestLog
 from stat7store.timing import StageClock, now_ns
@@ -131,7 +131,7 @@ class FastLane:
         plan = None if file is None else _plan(asked, file)
         if file is None or plan is None:
             return False
-        body: memoryview | None = _NOTHING
+        body: memoryview | ImmediateFile | None = _NOTHING
         source = None
         if plan.status != 304:
             begun = now_ns()
@@ -147,7 +147,11 @@ class FastLane:
         clock.first_byte()
         given = asked.request_id or self._new_request_id()
         head = b"".join((plan.front, self._times(clock, source), given.encode(), _END))
-        self._send(connection, head, body, _Answer(clock, given, file, method, plan.status, asked.range, source))
+        answer = _Answer(clock, given, file, method, plan.status, asked.range, source)
+        if isinstance(body, memoryview):
+            self._send(connection, head, body, answer)
+        else:
+            self._send_file(connection, head, body, plan.span, answer)
         return True
 
     def _is_admitted(self, method: str, asked: _Asked) -> bool:
@@ -157,14 +161,31 @@ class FastLane:
             return False
         return True
 
-    def _bytes(self, opened: ImmediateFile, span: Span) -> memoryview | None:
-        if span.length > INLINE_BYTES:
+    def _bytes(self, opened: ImmediateFile, span: Span) -> memoryview | ImmediateFile | None:
+        """Return the bytes, or of a larger span the file that has them in memory; None if neither is to be had."""
+        if span.length > WINDOW_BYTES:
             return None
-        body = self._buffer[: span.length]
-        if opened.fill(body, span.start):
-            return body
+        if span.length > INLINE_BYTES:
+            if opened.is_resident(span.start, span.length):
+                return opened
+        else:
+            body = self._buffer[: span.length]
+            if opened.fill(body, span.start):
+                return body
         self._board.count("fast_lane_waits")
         return None
+
+    def _send_file(
+        self, connection: Connection, head: bytes, opened: ImmediateFile, span: Span, answer: _Answer
+    ) -> None:
+        begun = now_ns()
+
+        def written(sent: int) -> None:
+            if sent < span.length:
+                connection.abort()
+            self._end(connection, answer, begun, answer.status if sent == span.length else CLIENT_GONE, sent)
+
+        connection.send_file(head, opened, span, written)
 
     def _send(self, connection: Connection, head: bytes, body: memoryview, answer: _Answer) -> None:
         begun = now_ns()
@@ -204,8 +225,8 @@ class FastLane:
             source=answer.source,
             backend=self._backend,
             unsent=unsent(connection.socket_number),
+            fast=True,
         )
-        self._board.count("fast_lane")
         if self._log.enabled:
             self._log.add(
                 method=answer.method,

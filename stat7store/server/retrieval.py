@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from typing import IO, cast
+from typing import cast
 
 from aiohttp import web
 
@@ -13,19 +11,17 @@ from stat7store.address import Address
 from stat7store.errors import Damaged, PreconditionFailed, Stat7Error
 from stat7store.record import Entry
 from stat7store.server.conditions import Verdict, evaluate, range_applies
-from stat7store.server.connection import ARRIVED
+from stat7store.server.connection import ARRIVED, Connection
 from stat7store.server.head import file_headers
 from stat7store.server.headers import server_timing
 from stat7store.server.node import NODE, REQUEST_ID, STAGE_TIMES, Node
-from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, stage_times, unsent
+from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
 from stat7store.server.paths import address_in
 from stat7store.server.problems import STATUS, problem_of
 from stat7store.server.ranges import Multipart, Unsatisfiable, content_range, parse_range, unsatisfied_range
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from storage.base import LocalFile, Reader, Span
-
-WINDOW_BYTES = 2 * 1024 * 1024  # beyond INLINE_BYTES, this much is made ready (disk) and then sent (network) at a time
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
@@ -174,21 +170,14 @@ class Retrieval:
                 self._clock.network += now_ns() - begun
 
     async def _send_window(self, file: LocalFile, start: int, length: int) -> None:
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client went away")
-        try:
-            # of the file, sendfile wants no more than its descriptor
-            sent = await asyncio.get_running_loop().sendfile(
-                transport, cast("IO[bytes]", file), start, length, fallback=False
-            )
-        except BaseException:
-            # sendfile leaves the file's position after the last byte the kernel took
-            self._sent += max(os.lseek(file.fileno(), 0, os.SEEK_CUR) - start, 0)
-            raise
-        self._sent += sent
-        if sent < length:
+        connection = cast("Connection", self._request.protocol)
+        before = self._sent
+        await connection.send_window(file, Span(start, length), self._count)
+        if self._sent < before + length:
             raise Damaged("the file ended before its recorded size")
+
+    def _count(self, sent: int) -> None:
+        self._sent += sent
 
     async def _copy(self, response: web.StreamResponse, reader: Reader, preamble: bytes) -> None:
         """Send what a reader gives, chunk by chunk."""

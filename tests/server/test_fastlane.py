@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import io
 import json
 import random
@@ -22,17 +24,19 @@ from hypothesis import strategies as st
 
 from stat7store.opening import open_store, prepare
 from stat7store.server.board import Board
-from stat7store.server.outgoing import INLINE_BYTES
+from stat7store.server.outgoing import INLINE_BYTES, WINDOW_BYTES
 from stat7store.settings import Settings
 from stat7store.timing import Timing
+from tests.media import large_mp4
 from tests.running import RunningServer, serving_here, wait_until
 from tests.server.differential import ranges, tag_lists
+from tests.server.test_load import memory_of
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a4944415478da6360000000020001e527defc0000000049454e44ae426082"
 )
-SIZES = (len(PNG), 4096, 65_536, INLINE_BYTES, INLINE_BYTES + 1, 3 * 1024**2)
+SIZES = (len(PNG), 4096, 65_536, INLINE_BYTES, INLINE_BYTES + 1, WINDOW_BYTES, 3 * 1024**2)
 UNKNOWN = "0" * 64
 COMMON = "Host: localhost"
 
@@ -411,3 +415,68 @@ def test_a_deleted_file_is_not_answered_from_memory(tmp_path: Path) -> None:
         ask(side, sent.replace(b"GET", b"DELETE"))
         for _ in range(20):
             assert " 404 " in ask(side, sent)[0].head.splitlines()[0]
+
+
+@pytest.mark.parametrize("size", [INLINE_BYTES + 1, WINDOW_BYTES])
+def test_a_larger_file_takes_the_fast_lane_too(sides: Sides, size: int) -> None:
+    """A file up to a window is sent by the fast lane, and recorded with all its bytes; a larger one is not."""
+    before = sides.fast.lane
+    sent = request(sides.addresses[size], COMMON, f"X-Request-ID: larger.{size}")
+    (answer,) = ask(sides.fast, sent)
+    assert len(answer.body) == size
+    assert sides.fast.timing(f"larger.{size}").bytes == size
+    assert sides.fast.lane == before + 1
+    (answer,) = ask(sides.fast, request(sides.addresses[3 * 1024**2], COMMON))
+    assert len(answer.body) == 3 * 1024**2
+    assert sides.fast.lane == before + 1
+
+
+def test_a_client_that_goes_away_is_recorded_as_gone(sides: Sides) -> None:
+    """A client that hangs up without reading is recorded as 499, with fewer bytes than it asked for."""
+    for size in (INLINE_BYTES, WINDOW_BYTES, 3 * 1024**2):
+        name = f"gone.{size}"
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", sides.fast.port))
+            connection.sendall(request(sides.addresses[size], COMMON, f"X-Request-ID: {name}"))
+            assert connection.recv(1000)
+        timing = sides.fast.timing(name)
+        assert timing.status == 499
+        assert timing.bytes < size
+    assert sides.fast.board.summary()["counters"]["errors"] == 0
+
+
+def test_slow_readers_cost_no_memory_and_nobody_elses_time(tmp_path: Path, soak: bool) -> None:
+    """Clients that ask, and ask again, and do not read hold next to no memory; others are answered meanwhile, and at
+    last so are they.
+    """
+    size = 1024**3 if soak else 64 * 1024**2
+    large_mp4(tmp_path / "movie.mp4", size)
+    movie = (tmp_path / "movie.mp4").read_bytes()
+    picture = PNG + random.Random(3).randbytes(INLINE_BYTES - len(PNG))
+    with RunningServer(tmp_path / "data", workers=1) as server, contextlib.ExitStack() as stack:
+        side = Server(int(server.url.rpartition(":")[2]), Board.__new__(Board))
+        asks = []
+        for data in (movie, picture):
+            head = f"POST /v1/files HTTP/1.1\r\n{COMMON}\r\nContent-Length: {len(data)}\r\n\r\n"
+            (stored,) = ask(side, head.encode() + data)
+            asks.append(request(json.loads(stored.body)["address"], COMMON))
+        ask(side, asks[1])
+        before = memory_of(server.processes)
+        idle = []
+        for number in range(60):
+            connection = stack.enter_context(socket.socket())
+            if number:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", side.port))
+            connection.settimeout(60)
+            connection.sendall(asks[number % 2])
+            connection.sendall(asks[1] * 20)
+            idle.append(connection)
+        for _ in range(50):
+            assert ask(side, asks[1])[0].body == picture
+        assert memory_of(server.processes) - before < 60 * 2 * INLINE_BYTES
+        stream = idle[0].makefile("rb")
+        assert hashlib.sha256(receive(stream, "GET").body).digest() == hashlib.sha256(movie).digest()
+        for _ in range(20):
+            assert receive(stream, "GET").body == picture

@@ -17,7 +17,7 @@ import pytest
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.opening import prepare
 from stat7store.server.board import Board
-from stat7store.server.retrieval import WINDOW_BYTES
+from stat7store.server.outgoing import WINDOW_BYTES
 from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import STAGES, Timing
