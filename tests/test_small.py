@@ -64,10 +64,9 @@ class WatchedCatalog(LmdbCatalog):
 class Opened:
     """A store that takes small files together, and its parts."""
 
-    def __init__(self, folder: Path) -> None:
-        FilesystemBlobs.create(folder / "blobs")
-        self.blobs = WatchedBlobs(folder / "blobs")
-        self.catalog = WatchedCatalog(folder / "catalog")
+    def __init__(self, catalog: Path, blobs: Path) -> None:
+        self.blobs = WatchedBlobs(blobs)
+        self.catalog = WatchedCatalog(catalog)
         self.catalog.blobs, self.catalog.unclaimed = self.blobs, []
         self.small = SmallFiles(self.catalog, self.blobs)
         self.store = Store(self.catalog, self.blobs, small=self.small)
@@ -96,12 +95,21 @@ class Opened:
         return [location async for location in self.blobs.list()]
 
 
+@pytest.fixture(scope="module")
+def blob_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root for blobs, made once: its 4096 folders take a moment."""
+    root = tmp_path_factory.mktemp("small") / "blobs"
+    FilesystemBlobs.create(root)
+    return root
+
+
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
+async def opened(tmp_path: Path, blob_root: Path) -> AsyncIterator[Opened]:
     """A store over files, empty."""
-    opened = Opened(tmp_path)
+    opened = Opened(tmp_path / "catalog", blob_root)
     yield opened
     await opened.small.close()
+    await asyncio.gather(*map(opened.blobs.delete, await opened.locations()))
     await opened.blobs.close()
     await opened.catalog.close()
 
