@@ -18,9 +18,10 @@ from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, 
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration
 from stat7store.settings import Settings
+from stat7store.small import SmallFiles
 from stat7store.store import Store, unix_ms
 from stat7store.translate import blob_errors
-from storage.base import BlobStore, BlobUnavailable, Ownable
+from storage.base import BlobStore, BlobUnavailable, BulkBlobs, Ownable
 from storage.cache import CachedBlobs
 from storage.filesystem import FilesystemBlobs
 from storage.s3_options import S3Options
@@ -91,7 +92,11 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
     LMDB wants to be opened once in a process, and after any fork.
     """
-    async with opened(settings) as (catalog, backends):
+    async with opened(settings) as (catalog, backends), AsyncExitStack() as stack:
+        small = None
+        if isinstance(backends.blobs, BulkBlobs):
+            small = SmallFiles(catalog, backends.blobs, backends.primary)
+            stack.push_async_callback(small.close)
         yield Store(
             catalog,
             backends,
@@ -99,6 +104,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             max_size=int(settings.max_upload_size),
             intent_timeout_s=settings.intent_timeout,
             owner=_owner(),
+            small=small,
         )
 
 

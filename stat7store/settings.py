@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe lines logged.")
     access_log: bool = Field(True, description="Log a line for each request.")
+    fast_path: bool = Field(True, description="Answer the commonest requests for files ahead of the framework.")
 
     @classmethod
     def settings_customise_sources(

@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.bulk import Bulk
-from stat7store.catalog.base import BulkCatalog, Catalog, Counters, Page, Query
+from stat7store.catalog.base import BulkCatalog, Catalog, Counters, ImmediateCatalog, Page, Query
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.small import SmallFiles
 from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from stat7store.upload import Upload
 from stat7store.verifying import Finding, Tally, Verifier
-from storage.base import BlobStore, BulkBlobs, Presigned, Reader, Span
+from storage.base import BlobStore, BulkBlobs, Immediate, Presigned, Reader, Span
 
 ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
@@ -36,8 +37,9 @@ class Store:
 
     ``blobs`` is one backend, or several. ``accepted`` are media types or families, ``max_size`` is
     in bytes, ``now`` is the wall clock in milliseconds. An intent older than ``intent_timeout_s`` is
-    taken for one of a dead upload; ``owner`` is named in those of this process. The store does not
-    own the catalog and the backends; whoever opened them closes them.
+    taken for one of a dead upload; ``owner`` is named in those of this process. ``small`` is the way in
+    for small files, if they have one of their own. The store does not own the catalog and the
+    backends; whoever opened them closes them.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Store:
         now: Callable[[], int] = unix_ms,
         intent_timeout_s: float = INTENT_TIMEOUT_S,
         owner: str = "",
+        small: SmallFiles | None = None,
     ) -> None:
         self._catalog = catalog
         self._backends = backends = blobs if isinstance(blobs, Backends) else Backends({0: blobs})
@@ -58,6 +61,7 @@ class Store:
         self._accepted = tuple(accepted)
         self._max_size = max_size
         self._now = now
+        self._small = small
 
     @property
     def backend(self) -> str:
@@ -73,6 +77,14 @@ class Store:
         """Return what this process's backends have counted so far; see ``storage.base.Counted``."""
         return self._backends.counts()
 
+    @property
+    def immediate(self) -> tuple[ImmediateCatalog, Immediate, int] | None:
+        """Catalog, backend for new files and its number, if both can answer without leaving the event loop."""
+        blobs = self._backends.blobs
+        if isinstance(self._catalog, ImmediateCatalog) and isinstance(blobs, Immediate):
+            return self._catalog, blobs, self._backends.primary
+        return None
+
     @asynccontextmanager
     async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
@@ -80,13 +92,11 @@ class Store:
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
         address the bytes must have.
         """
-        with blob_errors():
-            spool = await self._backends.blobs.spool()
         upload = Upload(
-            spool,
             self._catalog,
             self._backends,
             self._keeper,
+            self._small,
             filename=filename,
             expected=expected,
             accepted=self._accepted,

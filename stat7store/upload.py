@@ -12,6 +12,7 @@ from stat7store.errors import DigestMismatch, Malformed, NotAccepted, NotFound, 
 from stat7store.keeping import Keeper
 from stat7store.media.sniff import HEAD_BYTES, accepts, realm_of, sniff
 from stat7store.record import Entry, FileRecord, Locator, Place
+from stat7store.small import SMALL_BYTES, SmallFile, SmallFiles
 from stat7store.translate import blob_errors
 from storage.base import Spool
 
@@ -21,16 +22,16 @@ BLOCK_BYTES = 256 * 1024  # hashed and written in one thread hop: 150 µs of wor
 class Upload:
     """Takes bytes with ``write``, then ``commit`` makes them durable. Made by ``Store.upload``.
 
-    Memory is bounded: at most two blocks wait, one being absorbed while the next arrives. Whatever
-    is not committed leaves nothing behind.
+    Memory is bounded: at most two blocks wait, one being absorbed while the next arrives. A small
+    file stays in memory until it is committed. Whatever is not committed leaves nothing behind.
     """
 
     def __init__(
         self,
-        spool: Spool,
         catalog: Catalog,
         backends: Backends,
         keeper: Keeper,
+        small: SmallFiles | None,
         *,
         filename: str,
         expected: Address | None,
@@ -40,15 +41,17 @@ class Upload:
     ) -> None:
         self.filename = filename
         self.size = 0
-        self._spool = spool
+        self._spool: Spool | None = None
         self._catalog = catalog
         self._backends = backends
         self._keeper = keeper
+        self._small = small
         self._expected = expected
         self._accepted = accepted
         self._max_size = max_size
         self._stored_at = stored_at
         self._hasher = Hasher()
+        self._in_memory = False  # true once a small file is hashed; it is then never spooled here
         self._head = b""
         self._media_type: str | None = None
         self._waiting: list[bytes] = []
@@ -80,8 +83,9 @@ class Upload:
         """
         refuse_empty(self.size)
         self._judge()
-        await self._hand_over()
-        await self._absorbed()
+        if not self._in_memory:
+            await self._hand_over()
+            await self._absorbed()
         address = self._hasher.address()
         if self._expected is not None and address != self._expected:
             raise DigestMismatch(
@@ -106,9 +110,13 @@ class Upload:
             if task is not None:
                 await asyncio.wait([task])
                 task.cancelled() or task.exception()  # an error that nobody waits for is no news
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
     async def _commit(self) -> Added:
+        # who calls ``finish`` first may hold many files at once, and memory is not the place for them
+        if self._small is not None and self._spool is None and self.size <= SMALL_BYTES:
+            self._hash_in_memory()
         address = await self.finish()
         standing, replaces = await self._standing(address)
         if standing is not None:
@@ -117,6 +125,9 @@ class Upload:
         record = FileRecord(
             address=address, stored_at=self._stored_at, filename=self.filename, realm=realm_of(media_type)
         )
+        if self._small is not None and self._in_memory:
+            return await self._small.keep(SmallFile(record, b"".join(self._waiting), media_type, replaces))
+        assert self._spool is not None  # ``finish`` saw to it
         async with self._keeper.kept(self._spool, str(address)) as (place, intended):
             # last: what the catalog knows is durable
             return await self._catalog.add(
@@ -146,10 +157,18 @@ class Upload:
             self._media_type = accepted_type(self._head, self._accepted)
         return self._media_type
 
+    def _hash_in_memory(self) -> None:
+        for data in self._waiting:
+            self._hasher.update(data)
+        self._in_memory = True
+
     async def _hand_over(self) -> None:
         await self._absorbed()
+        if self._spool is None:
+            with blob_errors():
+                self._spool = await self._backends.blobs.spool()
         block, self._waiting, self._waiting_size = self._waiting, [], 0
-        self._absorbing = asyncio.create_task(asyncio.to_thread(self._absorb, block))
+        self._absorbing = asyncio.create_task(asyncio.to_thread(self._absorb, self._spool, block))
 
     async def _absorbed(self) -> None:
         if self._absorbing is not None:
@@ -157,10 +176,10 @@ class Upload:
                 await asyncio.shield(self._absorbing)
             self._absorbing = None
 
-    def _absorb(self, block: list[bytes]) -> None:
+    def _absorb(self, spool: Spool, block: list[bytes]) -> None:
         for data in block:
             self._hasher.update(data)
-            self._spool.append(data)
+            spool.append(data)
 
 
 def accepted_type(head: bytes, accepted: Sequence[str]) -> str:

@@ -268,3 +268,33 @@ class Fronting(Protocol):
     @property
     def behind(self) -> BlobStore:
         """The backend that really holds the blobs; whoever scrubs reads from there."""
+
+
+@runtime_checkable
+class ImmediateFile(Protocol):
+    """An open blob whose bytes are had at once if they are in memory; it is closed when nobody holds it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the blob when it was opened."""
+
+    @property
+    def source(self) -> str:
+        """Where its bytes come from: see ``Reader``."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor; it belongs to this object. Offsets in it are those of the blob."""
+
+    def fill(self, buffer: memoryview, start: int) -> bool:
+        """Fill the buffer with the bytes from ``start``; False if that would mean to wait, or they are not there."""
+
+    def is_resident(self, start: int, length: int) -> bool:
+        """Tell whether all these bytes are in memory; False also where that cannot be known."""
+
+
+@runtime_checkable
+class Immediate(Protocol):
+    """A backend that has some blobs at hand, and so can open them without leaving the event loop."""
+
+    def open_now(self, location: Location) -> ImmediateFile | None:
+        """Open a blob if that takes no waiting. None means: ask ``BlobStore.open``, which also tells what is amiss."""

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,15 +24,22 @@ from storage.file_reader import FileReader
 from storage.file_spool import FileSpool, remove_stale_spools
 from storage.group import GroupCommit
 from storage.linux import FOLDER, READ_ONLY, Linux, unavailable
+from storage.open_file import OpenFile
+from storage.recent import Recent
 
 Result = TypeVar("Result")
 
 _THREADS = 32
+# Small files stay open for a while, since opening one takes longer than reading it. A deleted one keeps its
+# room on disk for as long: at most 2 turns.
+_KEPT_FILES = 2048
+_KEPT_BYTES = 256 * 1024
+_TURN_EVERY_S = 20.0
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, ``Claimable``, ``BulkBlobs`` and ``Forgetful``, in a folder of a local Linux filesystem.
+    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate`` and ``Forgetful``, in a local Linux folder.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -44,6 +52,8 @@ class FilesystemBlobs:
         self._path = root.absolute()
         self._linux = Linux()
         self._closed = False
+        self._kept: Recent[Location, OpenFile] = Recent(min(_KEPT_FILES, _most_open_files() // 8))
+        self._turning: asyncio.TimerHandle | None = None
         try:
             self._root = os.open(self._path, FOLDER)
         except OSError as error:
@@ -146,6 +156,31 @@ class FilesystemBlobs:
             raise BlobDamaged(location, f"bytes {span.start} to {span.end} were asked for, it has {size}")
         return FileReader(location, file, size, span, source=source, threads=self._threads, linux=self._linux)
 
+    def open_now(self, location: Location) -> OpenFile | None:
+        """See ``Immediate``. Small files stay open for half a minute or so after their last use."""
+        kept = self._kept.get(location)
+        if kept is not None:
+            return kept
+        try:
+            file = self._linux.open_cached(self._root, str(location))
+        except OSError:
+            return None
+        if file is None:
+            return None
+        facts = os.fstat(file)
+        opened = OpenFile(file, facts.st_size, self._linux)
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        if facts.st_size <= _KEPT_BYTES:
+            self._kept.put(location, opened)
+            if self._turning is None:
+                self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn)
+        return opened
+
+    def _turn(self) -> None:
+        self._kept.turn()
+        self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn) if self._kept else None
+
     async def stat(self, location: Location) -> int:
         """Return the size in bytes. Raises as ``open`` does."""
         file, size, _ = await self._open(location)
@@ -184,6 +219,7 @@ class FilesystemBlobs:
     async def delete(self, location: Location) -> None:
         """Remove the blob for good. Durable on return; a missing one is no error. Concurrent calls share a sync."""
         self._refuse_if_closed()
+        self._kept.drop(location)
         await self._deletes.do(str(location))
 
     async def list(self, after: Location | None = None) -> AsyncIterator[Location]:
@@ -249,6 +285,9 @@ class FilesystemBlobs:
         if self._closed:
             return
         self._closed = True
+        if self._turning is not None:
+            self._turning.cancel()
+        self._kept = Recent(0)
         await self._spools.close()
         await self._puts.close()
         await self._deletes.close()
@@ -283,6 +322,11 @@ def _hand_over(spool: Spool, name: str) -> tuple[Location, int]:
     if not isinstance(spool, FileSpool):
         raise ValueError("the spool is of another kind of store")
     return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
+
+
+def _most_open_files() -> int:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if most != resource.RLIM_INFINITY else 1 << 20
 
 
 def _discard(made: Future[Result], discard: Callable[[Result], None]) -> None:

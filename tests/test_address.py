@@ -56,6 +56,7 @@ def test_hashing_while_streaming_gives_the_same(data: bytes, cuts: list[int]) ->
         EMPTY.upper(),
         "g" + EMPTY[1:],
         f" {EMPTY}",
+        f"{EMPTY[:2]} {EMPTY[2:]}",
         f"{EMPTY}\n",
         "../" + EMPTY[3:],
         "٣" * 64,

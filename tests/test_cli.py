@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from stat7store.address import Address
 from stat7store.cli import main, show
-from stat7store.cli.app import make_app
+from stat7store.cli.app import VERBS, make_app
 from stat7store.settings import Settings
 from tests.faulty import Network, faulty
 from tests.media import distinct_jpeg, distinct_mp4, sample
@@ -27,7 +28,6 @@ from tests.running import RunningServer
 from tests.test_coordinates import LUCA
 
 LUCA_ADDRESS = "bedf6aee88bcefc23bb767c9fc808b844de49d445cb62634ce66302da1396f0d"
-VERBS = ("serve", "address", "put", "get", "info", "ls", "rm", "stats")
 
 
 @pytest.fixture(autouse=True)
@@ -416,13 +416,25 @@ def test_serve_passes_flags_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (default.open, default.access_log) == (False, True)
 
 
-def test_quick_verbs_import_little() -> None:
-    """``--help`` and ``address`` load neither the HTTP library, nor the server, nor its settings."""
-    slow = "{'aiohttp', 'lmdb', 'uvloop', 'structlog', 'stat7store.settings', 'stat7store.server'}"
-    for arguments in (["--help"], ["address", sys.executable]):
-        program = f"import sys; from stat7store.cli import main; main({arguments}); print({slow} & set(sys.modules))"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "set()"
+SLOW = {"aiohttp", "aiofiles", "boto3", "hdrh", "lmdb", "PIL", "pydantic_settings", "structlog", "stat7store.settings"}
+SLOW_TO_HELP = {*SLOW, "pydantic"}  # which typer itself loads to read what a verb was given
+SLOW_TO_BEGIN = {*SLOW_TO_HELP, "rich", "msgspec", "asyncio", "importlib.metadata", "stat7store.record"}
+
+
+@pytest.mark.parametrize(
+    ("program", "slow"),
+    [
+        ("import stat7store.cli", SLOW_TO_BEGIN),
+        ("from stat7store.cli import main; main(['--help'])", SLOW_TO_HELP),
+        ("from stat7store.cli import main; main(['put', '--help'])", SLOW),
+        (f"from stat7store.cli import main; main(['address', {sys.executable!r}])", SLOW),
+    ],
+)
+def test_quick_verbs_import_little(program: str, slow: set[str]) -> None:
+    """Importing the command loads hardly anything; help and ``address`` load nothing of client, server or settings."""
+    asked = f"import sys; {program}; print(sorted({slow} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_version(run: Command) -> None:
@@ -517,6 +529,17 @@ def test_durations(value: float | None, text: str) -> None:
 
 
 def test_the_flags_of_serve_are_made_on_demand() -> None:
-    """The whole command can be made with and without them."""
-    for flags in (True, False):
-        assert make_app(flags_of_serve=flags).registered_commands[0].name == "serve"
+    """The whole command is made without them; the verb alone has them."""
+    (alone,) = make_app("serve").registered_commands
+    whole = make_app().registered_commands
+    assert [command.name for command in whole] == list(VERBS)
+    assert (alone.name, whole[0].name) == ("serve", "serve")
+    assert alone.callback is not None and whole[0].callback is not None
+    assert "port" in inspect.signature(alone.callback).parameters
+    assert "port" not in inspect.signature(whole[0].callback).parameters
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_can_be_made_alone(verb: str) -> None:
+    """Every verb is in the module that the table names, and needs no other."""
+    assert [command.name for command in make_app(verb).registered_commands] == [verb]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from stat7store.address import Address
+from stat7store.errors import Stat7Error
 from stat7store.record import Entry, FileRecord, Locator, Place
 from storage.base import Location
 
@@ -249,3 +250,18 @@ class BulkCatalog(Protocol):
 
     def add_many(self, files: Sequence[NewFile]) -> list[Added]:
         """Add files as ``Catalog.add`` does, in one transaction: all of them or none."""
+
+    def add_each(self, files: Sequence[NewFile]) -> list[Added | Stat7Error]:
+        """Add files as as many calls of ``Catalog.add`` would, in one transaction; one outcome for each, in order."""
+
+
+@runtime_checkable
+class ImmediateCatalog(Protocol):
+    """A catalog that answers without leaving the event loop."""
+
+    def find_now(self, address: bytes) -> tuple[Entry, int] | None:
+        """Return an entry as it is now, and when (by ``now_ns``) the index had answered and its record was asked for.
+
+        It is the same object for as long as neither locator nor record change, so that what was made of
+        it once can be used again. None means: ask ``lookup`` and ``record``, which also tell what is amiss.
+        """

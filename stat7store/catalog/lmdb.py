@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import lmdb
 
@@ -37,7 +37,9 @@ from stat7store.catalog.tables import (
 )
 from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Place
+from stat7store.timing import now_ns
 from storage.group import GroupCommit
+from storage.recent import Recent
 
 FORMAT = b"2"
 
@@ -46,6 +48,7 @@ _Job = Callable[[Changes], object]
 _FORMAT_KEY = b"format"
 _MAX_READERS = 1024
 _HARDLY_ANY_ROOM = 1 << 20
+_KNOWN_ENTRIES = 4096  # about 1 KB each
 
 
 class LmdbCatalog:
@@ -70,6 +73,7 @@ class LmdbCatalog:
         self._querying = threading.Lock()
         self._reading = threading.Lock()
         self._map_size = map_size
+        self._known: Recent[bytes, _Known] = Recent(_KNOWN_ENTRIES)
         self._open()
         self._commits: GroupCommit[_Job, object] = GroupCommit(self._commit, name="catalog")
         # One query at a time: more would only share the interpreter, and keep it from the event loop.
@@ -114,6 +118,34 @@ class LmdbCatalog:
                 raise Damaged("the index and the records of the catalog disagree", address=str(address))
             return record
 
+    def find_now(self, address: bytes) -> tuple[Entry, int] | None:
+        """See ``ImmediateCatalog``; one transaction. What is decoded already is not decoded again."""
+        known = self._known.get(address)
+        try:
+            with self._reading, self._environment.begin() as transaction:
+                located = transaction.get(address, db=self._index)
+                if located is None:
+                    return None
+                if known is not None and located == known.located:
+                    locator, key = known.entry.locator, known.key
+                else:
+                    locator = codec.decode_locator(address, located, self._media_types)
+                    key = codec.pack_number(locator.number)
+                looked_up = now_ns()
+                recorded = transaction.get(key, db=self._records)
+            if known is not None and locator is known.entry.locator and recorded == known.recorded:
+                return known.entry, looked_up
+            if recorded is None:
+                return None
+            record = codec.decode_record(locator.number, recorded)
+        except (lmdb.Error, Damaged, Unavailable, codec.UnknownMediaTypeError):
+            return None
+        if record.address != address:
+            return None
+        entry = Entry(locator, record)
+        self._known.put(address, _Known(located, key, recorded, entry))
+        return entry, looked_up
+
     # Changes
 
     async def intend(self, intent: Intent) -> None:
@@ -130,6 +162,11 @@ class LmdbCatalog:
         It is fastest for tens of thousands at a time, in the order of their addresses.
         """
         return self._commit_alone(lambda changes: [changes.add(file) for file in files])
+
+    def add_each(self, files: Sequence[NewFile]) -> list[Added | Stat7Error]:
+        """See ``BulkCatalog``."""
+        outcomes = self._commit([partial(_add, file=file) for file in files])
+        return cast("list[Added | Stat7Error]", outcomes)
 
     async def update(
         self, address: Address, change: Callable[[FileRecord], FileRecord], revision: int | None = None
@@ -184,7 +221,7 @@ class LmdbCatalog:
 
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """See ``Catalog``."""
-        return await self._read(lambda tables: set(filter(tables.knows, addresses)))
+        return await self._read(lambda tables: tables.known(addresses))
 
     async def query(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """See ``Catalog``; in a thread of its own."""
@@ -386,8 +423,21 @@ class LmdbCatalog:
         return Unavailable(f"the catalog in {self._path} cannot do this now: {error}")
 
 
+class _Known(NamedTuple):
+    """An entry, and the values it was decoded from, whose checksums held."""
+
+    located: bytes
+    key: bytes
+    recorded: bytes
+    entry: Entry
+
+
 class _HalfDone(Exception):
     """An operation failed after its first change; its cause says why."""
+
+
+def _add(changes: Changes, file: NewFile) -> Added:
+    return changes.add(file)
 
 
 def _outcome(job: _Job, changes: Changes) -> object:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from stat7store.catalog.base import Counters, Elsewhere, Intent, Surveyed
 from stat7store.errors import Damaged, NotFound, Stat7Error
 from stat7store.record import Entry, FileRecord, Locator, Place
 from storage.base import Buffer
+
+AnyAddress = TypeVar("AnyAddress", bound=bytes)
 
 META = "meta"  # the totals, and the format
 INDEX = "index"  # address → locator
@@ -128,6 +130,10 @@ class Tables:
     def knows(self, address: bytes) -> bool:
         """Tell whether an address is in the catalog."""
         return self.cursor(INDEX).set_key(address)
+
+    def known(self, addresses: Iterable[AnyAddress]) -> set[AnyAddress]:
+        """Return those of the addresses that are in the catalog."""
+        return set(filter(self.cursor(INDEX).set_key, addresses))
 
     def locator(self, address: bytes) -> Locator:
         """Return the locator. Raises ``NotFound`` or ``Damaged``."""

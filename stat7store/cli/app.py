@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from stat7store.cli import (
-    address,
-    get,
-    importing,
-    info,
-    latency,
-    ls,
-    migrate,
-    put,
-    rebuild,
-    rm,
-    serve,
-    stats,
-    verify,
-)
 from stat7store.cli.failing import report
 from stat7store.cli.options import examples
 from stat7store.errors import Malformed, Stat7Error
@@ -32,6 +17,22 @@ SUMMARY = """Keep images and movies by what they are, and see where the time of 
 
 A file's address is the SHA-256 of its bytes.
 """
+# each verb's module, in the order of the help
+VERBS = {
+    "serve": "serve",
+    "address": "address",
+    "put": "put",
+    "import": "importing",
+    "get": "get",
+    "info": "info",
+    "ls": "ls",
+    "rm": "rm",
+    "stats": "stats",
+    "migrate": "migrate",
+    "verify": "verify",
+    "rebuild": "rebuild",
+    "latency": "latency",
+}
 EXAMPLES = {
     "stat7store serve": "serve ./stat7-data",
     "stat7store put photo.jpg clip.mp4": "store files",
@@ -45,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        # the flags of serve are made of the settings, which take long to import
-        make_app(flags_of_serve=given[:1] == ["serve"])(args=given, prog_name="stat7store")
+        make_app(given[0] if given else "")(args=given, prog_name="stat7store")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     except Malformed as error:  # what was typed is not what is taken
@@ -61,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_app(*, flags_of_serve: bool) -> typer.Typer:
-    """Return the whole command; without ``flags_of_serve`` that verb takes none, and is quick to make."""
+def make_app(verb: str = "") -> typer.Typer:
+    """Return the command with that verb alone, or with all of them if there is none of that name.
+
+    What the other verbs import is not waited for. ``serve`` has its flags only when it is alone.
+    """
     app = typer.Typer(
         help=SUMMARY,
         epilog=examples(EXAMPLES),
@@ -73,14 +76,19 @@ def make_app(*, flags_of_serve: bool) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_common)
-    serve.add_to(app, flags=flags_of_serve)
-    for verb in (address, put, importing, get, info, ls, rm, stats, migrate, verify, rebuild, latency):
-        verb.add_to(app)
+    for name in [verb] if verb in VERBS else VERBS:
+        module = import_module(f"stat7store.cli.{VERBS[name]}")
+        if verb == "serve":
+            module.add_with_flags(app)
+        else:
+            module.add_to(app)
     return app
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - takes as long to import as all of the help
+
         print(f"stat7store {version('stat7store')}")
         raise typer.Exit
 

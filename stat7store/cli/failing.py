@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.text import Text
-
 from stat7store.errors import Stat7Error
 
 # the facts that say what to do, and how the line names them
@@ -13,6 +10,10 @@ _TOLD = {"expected": "accepted", "accepted": "accepted", "actual": "found"}
 
 def report(error: BaseException, subject: str = "") -> None:
     """Print what went wrong in one line; ``subject`` is what it went wrong with, such as a file."""
+    # takes longer to import than most commands take, and most have nothing to report
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     message = explain(error)
     if subject and not message.startswith(f"{subject}: "):
         message = f"{subject}: {message}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 if TYPE_CHECKING:
     from stat7store.client import Client
@@ -30,7 +29,7 @@ def connect(server: str) -> Client:
 
 
 def examples(lines: dict[str, str]) -> str:
-    """Return the examples of a verb's help: what to type, and what it does."""
+    """Return the examples of a verb's help: what to type, and what it does; square brackets are markup."""
     width = max(map(len, lines))
-    shown = [f"[cyan]{escape(typed.ljust(width))}[/cyan]  {does}" for typed, does in lines.items()]
+    shown = [f"[cyan]{typed.ljust(width)}[/cyan]  {does}" for typed, does in lines.items()]
     return "\n".join(["[bold]Examples[/bold]", *shown])

@@ -24,10 +24,14 @@ FROM_ELSEWHERE = (
 )
 
 
-def add_to(app: typer.Typer, *, flags: bool) -> None:
-    """Add the verb; its flags only if they are wanted, since the settings take long to import."""
-    epilog = f"{FROM_ELSEWHERE}\n\n{examples(EXAMPLES)}"
-    app.command("serve", epilog=epilog)(_with_flags() if flags else serve)
+def add_to(app: typer.Typer) -> None:
+    """Add the verb, without its flags: they are made of the settings, which take long to import."""
+    app.command("serve", epilog=_epilog())(serve)
+
+
+def add_with_flags(app: typer.Typer) -> None:
+    """Add the verb, with its flags."""
+    app.command("serve", epilog=_epilog())(_with_flags())
 
 
 def serve(config: Path | None = None, **flags: Any) -> None:
@@ -37,6 +41,10 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     from stat7store.settings import load_settings  # noqa: PLC0415
 
     raise typer.Exit(supervisor.serve(load_settings(config, **flags)))
+
+
+def _epilog() -> str:
+    return f"{FROM_ELSEWHERE}\n\n{examples(EXAMPLES)}"
 
 
 def _with_flags() -> Any:

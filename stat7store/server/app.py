@@ -8,6 +8,7 @@ from stat7store.server import files, observe, uploads
 from stat7store.server.envelope import add_common_headers, envelope
 from stat7store.server.node import NODE, Node
 from stat7store.server.page import add_page
+from stat7store.server.request_log import REQUEST_LOG, RequestLog
 from stat7store.server.retrieval import retrieve
 
 
@@ -15,6 +16,7 @@ def make_app(node: Node) -> web.Application:
     """Return the application of one worker."""
     app = web.Application(middlewares=[envelope])
     app[NODE] = node
+    app[REQUEST_LOG] = RequestLog(node.settings, node.log)
     app.on_response_prepare.append(add_common_headers)
     app.router.add_routes(
         [

@@ -19,9 +19,11 @@ from stat7store.server.histograms import Histograms, Period
 from stat7store.server.ring import Ring, iso_time
 from stat7store.timing import StageClock, Timing, now_ns
 
-Countable = Literal["uploads", "errors"]
+Countable = Literal["uploads", "errors", "fast_lane", "fast_lane_waits"]
 COUNTERS = ("retrievals_2xx", "retrievals_3xx", "retrievals_4xx", "retrievals_5xx", "bytes_sent", *get_args(Countable))
-_BYTES_SENT = COUNTERS.index("bytes_sent")
+_NUMBERS = {name: number for number, name in enumerate(COUNTERS)}
+_BYTES_SENT = _NUMBERS["bytes_sent"]
+_FAST_LANE = _NUMBERS["fast_lane"]
 _PID, _STARTED, _STARTS = range(len(COUNTERS), len(COUNTERS) + 3)
 _WORDS = len(COUNTERS) + 3
 _WORD_BYTES = 8
@@ -98,8 +100,11 @@ class Board:
         source: str | None,
         backend: str,
         unsent: int = 0,
+        fast: bool = False,
     ) -> None:
         """Keep the record of one retrieval whose clock has ended, and count it. Costs about 2 µs.
+
+        ``fast``: it took the fast lane.
 
         ``request_id`` is 1 to 128 ASCII characters; ``status`` is 200 to 599; ``method`` has at most
         8, ``source`` and ``backend`` at most 16 characters. A range header is cut to 124 characters.
@@ -122,10 +127,16 @@ class Board:
         )
         self._words[self._own + status // 100 - 2] += 1
         self._words[self._own + _BYTES_SENT] += bytes
+        if fast:
+            self._words[self._own + _FAST_LANE] += 1
 
     def count(self, name: Countable) -> None:
-        """Count one more."""
-        self._words[self._own + COUNTERS.index(name)] += 1
+        """Count one more.
+
+        ``fast_lane`` are answers ahead of the framework; ``fast_lane_waits`` would have been, had their bytes
+        been in memory.
+        """
+        self._words[self._own + _NUMBERS[name]] += 1
 
     def roll(self) -> None:
         """Let the last minute move on; to be called every few seconds."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -39,18 +39,29 @@ async def reading(request: web.Request) -> AsyncIterator[None]:
     limit = request.app[NODE].settings.body_timeout
     try:
         async with asyncio.timeout(limit):
-            yield
+            with _well_framed():
+                yield
     except TimeoutError as error:
         raise TooSlow(f"nothing of the body came for {limit:g} seconds") from error
+
+
+@contextmanager
+def _well_framed() -> Iterator[None]:
+    try:
+        yield
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise Malformed(f"the body is malformed: {error}") from error
 
 
 async def raw_body(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body as it comes. Raises ``TooSlow`` and ``Malformed``."""
+    body = request.content
     while True:
-        async with reading(request):
-            data = await request.content.readany()
+        with _well_framed():
+            data = body.read_nowait()
+        if not data and not body.at_eof():  # only what is waited for can be late, and a timer costs more than a look
+            async with reading(request):
+                data = await body.readany()
         if not data:
             return
         yield data

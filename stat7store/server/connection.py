@@ -1,5 +1,6 @@
 """One client connection: aiohttp's protocol, with what timing and clear errors need.
 
+- A request in its commonest shape is answered ahead of aiohttp: see ``fastlane.py``.
 - Each request is stamped with the time its last header byte was read (the start of *queue*).
 - The write buffer limit is 0 and TCP_NOTSENT_LOWAT is set, so that bytes accepted have nearly left.
 - A stop lets uploads in flight finish as well as downloads.
@@ -10,17 +11,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from stat7store.errors import Malformed
 from stat7store.server.problems import problem, problem_of_bug
+from stat7store.server.sending import Sending
 from stat7store.timing import now_ns
+from storage.base import ImmediateFile, LocalFile, Span
+
+if TYPE_CHECKING:
+    from stat7store.server.fastlane import FastLane
 
 NOT_SENT_LOWAT_BYTES = 128 * 1024
 _CUT_OFF_S = 0.5  # for a handler that did not end in time to take notice of being cancelled
@@ -30,10 +38,30 @@ ARRIVED = web.RequestKey("arrived", int)
 class Connection(RequestHandler):
     """aiohttp's request handler with arrival times; made by ``ConnectionServer`` only."""
 
-    __slots__ = ("arrivals", "ended", "newest_body")
+    __slots__ = (
+        "_at_start",
+        "_lane",
+        "_outlet",
+        "_sending",
+        "_when_written",
+        "_window",
+        "arrivals",
+        "client",
+        "ended",
+        "newest_body",
+        "socket_number",
+    )
 
-    def __init__(self, manager: web.Server, **kwargs: Any) -> None:
+    def __init__(self, manager: web.Server, lane: FastLane | None, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
+        self._lane = lane
+        self._at_start = True  # whether aiohttp's parser stands at the start of a request
+        self._outlet: socket.socket | None = None
+        self._sending: Sending | None = None
+        self._window: asyncio.Future[OSError | None] | None = None
+        self._when_written: Callable[[bool], None] | None = None
+        self.client: str | None = None
+        self.socket_number = -1
         self.arrivals: deque[int] = deque()
         self.ended = False
         self.newest_body: StreamReader | None = None
@@ -44,12 +72,19 @@ class Connection(RequestHandler):
         if isinstance(transport, asyncio.Transport):
             transport.set_write_buffer_limits(high=0)
         raw = transport.get_extra_info("socket")
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if isinstance(peer, tuple) else str(peer)
+        if raw is not None:
+            self.socket_number = raw.fileno()
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOWAT_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came in; whatever requests are complete now have arrived now."""
+        """Answer what came in at once, or parse it; whatever requests are complete now have arrived now."""
         arrived = now_ns()
+        if self._lane is not None and self._is_free() and self._lane.answer(self, data, arrived):
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            return
         before = len(self._messages)
         if self._close and self.newest_body is not None and not self.newest_body.is_eof():
             self._close = False  # aiohttp would drop what is still to come of a body it waits for
@@ -60,6 +95,113 @@ class Connection(RequestHandler):
         for _ in range(len(self._messages) - before):
             self.arrivals.append(arrived)
             self.newest_body = self._messages[-1][1]
+        # then what follows the head of the last request can only be empty lines
+        self._at_start = (
+            len(self._messages) > before
+            and self.newest_body is EMPTY_PAYLOAD
+            and data.endswith(b"\r\n\r\n")
+            and not self._buffer_paused
+            and not self._upgraded
+        )
+
+    def _is_free(self) -> bool:
+        """Tell whether nothing is being answered, waits to be, or came in part."""
+        waiter = self._waiter
+        return self._at_start and waiter is not None and not waiter.done() and not self._paused
+
+    def write_rest(self, data: bytes, written: Callable[[bool], None]) -> None:
+        """Send the last of an answer that did not fit at once; nothing is read until it is with the kernel.
+
+        ``written`` is then called, with whether all of it was taken.
+        """
+        assert self.transport is not None
+        self._request_in_progress = True
+        self._when_written = written
+        self.transport.pause_reading()
+        self.transport.write(data)
+        if not self._paused:
+            self._end_writing(not self.transport.is_closing())
+
+    def send_file(self, head: bytes, file: ImmediateFile, span: Span, written: Callable[[int], None]) -> None:
+        """Send a head and bytes of an open file that are in memory; nothing is read until the kernel has them.
+
+        ``written`` is then called with how many of the file's bytes the kernel took.
+        """
+        assert self.transport is not None
+        self._request_in_progress = True
+        self.transport.pause_reading()
+        sending = self._send(head, file, span, lambda _: self._end_writing(True))
+        self._when_written = lambda _: written(sending.sent)
+        sending.go()
+
+    async def send_window(self, file: LocalFile, span: Span, count: Callable[[int], None]) -> None:
+        """Send bytes of an open file that are in memory, after all that was written so far.
+
+        ``count`` is told how many of them the kernel took, however it ends; fewer than asked for if the
+        file is shorter. Raises ``ConnectionError`` if the client went away.
+        """
+        await self._drain_helper()
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client went away")
+        ended: asyncio.Future[OSError | None] = self._loop.create_future()
+        sending = self._send(b"", file, span, ended.set_result)
+        self._window = ended
+        try:
+            sending.go()
+            error = await ended
+        finally:
+            sending.stop()
+            self._sending = self._window = None
+            count(sending.sent)
+        if error is not None:
+            raise ConnectionResetError("the client went away") from error
+
+    def _send(
+        self, head: bytes, file: ImmediateFile | LocalFile, span: Span, ended: Callable[[OSError | None], None]
+    ) -> Sending:
+        if self._outlet is None:  # a socket of our own on the connection: one that the event loop lets anyone wait for
+            self._outlet = socket.socket(fileno=os.dup(self.socket_number))
+        self._sending = Sending(self._loop, self._outlet, head, file, span.start, span.length, ended)
+        return self._sending
+
+    def resume_writing(self) -> None:
+        """Go on after the kernel took everything."""
+        super().resume_writing()
+        if self._when_written is not None and self._sending is None:
+            self._end_writing(True)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of everything."""
+        if self._sending is not None:
+            self._sending.stop()
+        if self._window is not None and not self._window.done():
+            self._window.set_result(ConnectionResetError("the connection was lost"))
+        super().connection_lost(exc)
+        if self._when_written is not None:
+            self._end_writing(False)
+        if self._outlet is not None:
+            self._outlet.close()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end_writing(self, complete: bool) -> None:
+        written, self._when_written, self._sending = self._when_written, None, None
+        assert written is not None
+        written(complete)
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+        if self.transport is not None and not self.transport.is_closing():
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self.transport.resume_reading()
+
+    def _process_keepalive(self) -> None:
+        if self._when_written is not None:  # an answer is still under way
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature; aiohttp narrows it
         """Answer what is still to be answered, rather than hang up on a client that only ended its side."""
@@ -114,11 +256,12 @@ class Connection(RequestHandler):
 class ConnectionServer(web.Server):
     """Makes a ``Connection`` for each client, and hands each request its arrival time."""
 
-    def __init__(self, server: web.Server) -> None:
+    def __init__(self, server: web.Server, lane: FastLane | None) -> None:
         """Take over from the server that ``web.AppRunner`` made."""
         super().__init__(
             server.request_handler, request_factory=server.request_factory, loop=server._loop, **server._kwargs
         )
+        self._lane = lane
         make_request = server.request_factory
 
         def make_stamped_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -130,11 +273,16 @@ class ConnectionServer(web.Server):
         self.request_factory = make_stamped_request
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self._lane, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
     """Runs an application on ``Connection``."""
 
+    def __init__(self, app: web.Application, lane: FastLane | None, **kwargs: Any) -> None:
+        """``lane``: what answers ahead of the application, if anything does."""
+        super().__init__(app, **kwargs)
+        self._lane = lane
+
     async def _make_server(self) -> web.Server:
-        return ConnectionServer(await super()._make_server())
+        return ConnectionServer(await super()._make_server(), self._lane)

@@ -10,8 +10,9 @@ from stat7store.errors import Stat7Error, TooSlow
 from stat7store.server.connection import ARRIVED
 from stat7store.server.headers import request_id
 from stat7store.server.node import NODE, REQUEST_ID, STAGE_TIMES, Node
+from stat7store.server.outgoing import CLIENT_GONE
 from stat7store.server.problems import problem_of, problem_of_bug, problem_of_http
-from stat7store.server.retrieval import CLIENT_GONE
+from stat7store.server.request_log import REQUEST_LOG
 from stat7store.timing import now_ns
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,9 +27,9 @@ async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await _answer(node, request, handler)
     except ConnectionError:
-        _log(node, request, CLIENT_GONE, begun)
+        _log(request, CLIENT_GONE, begun)
         raise
-    _log(node, request, response.status, begun)
+    _log(request, response.status, begun)
     return response
 
 
@@ -66,16 +67,13 @@ async def _answer(node: Node, request: web.Request, handler: Handler) -> web.Str
     return response
 
 
-def _log(node: Node, request: web.Request, status: int, begun: int) -> None:
-    if not node.settings.access_log:
-        return
-    node.log.info(
-        "request",
+def _log(request: web.Request, status: int, begun: int) -> None:
+    request.app[REQUEST_LOG].add(
         method=request.method,
         path=request.path,
         status=status,
-        ms=round((now_ns() - begun) / 1e6, 3),
+        ms=(now_ns() - begun) / 1e6,
         request_id=request[REQUEST_ID],
         client=request.remote,
-        **request.get(STAGE_TIMES, {}),
+        stages=request.get(STAGE_TIMES, {}),
     )

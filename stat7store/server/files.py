@@ -104,8 +104,8 @@ async def exists(request: web.Request) -> web.Response:
     present = await request.app[NODE].store.present(addresses)
     return json_response(
         {
-            "present": [str(address) for address in addresses if address in present],
-            "missing": [str(address) for address in addresses if address not in present],
+            "present": [text for text, address in zip(texts, addresses, strict=True) if address in present],
+            "missing": [text for text, address in zip(texts, addresses, strict=True) if address not in present],
         }
     )
 

@@ -17,6 +17,7 @@ from stat7store.errors import Malformed
 from stat7store.timing import StageClock
 
 FILENAME_BYTES = 255
+REQUEST_ID_BYTES = 16  # of those made here; random, so that no two of any number of workers are the same
 
 _DISPOSITION_PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"|[^;]*+)')
 _QUOTED_PAIR = re.compile(r'\\(["\\])')
@@ -155,8 +156,8 @@ def server_timing(clock: StageClock, source: str | None) -> str:
     return f"index;dur={clock.index / 1e6:.4f}, metadata;dur={clock.metadata / 1e6:.4f}, {disk}"
 
 
-def request_id(given: str | None, new: Callable[[], str] = secrets.token_hex) -> str:
-    """Return the client's own ``X-Request-ID`` if it is 1–128 of ``[A-Za-z0-9._-]``, else a new one."""
+def request_id(given: str | None, new: Callable[[], str] = lambda: secrets.token_hex(REQUEST_ID_BYTES)) -> str:
+    """Return the client's own ``X-Request-ID`` if it is 1–128 of ``[A-Za-z0-9._-]``, else a new one, in hex."""
     return given if given is not None and _REQUEST_ID.fullmatch(given) else new()
 
 

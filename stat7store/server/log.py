@@ -12,15 +12,19 @@ from stat7store.settings import Settings
 Log = structlog.typing.FilteringBoundLogger
 
 
+def is_console(settings: Settings) -> bool:
+    """Tell whether the lines are for people."""
+    return settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+
+
 def make_log(settings: Settings, **facts: object) -> Log:
     """Return a log that writes ``facts`` on every line, in the form the settings ask for."""
-    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     form: list[structlog.typing.Processor] = (
         [
             structlog.processors.TimeStamper("%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
-        if console
+        if is_console(settings)
         else [
             structlog.processors.TimeStamper("iso", utc=True),
             # without local variables: they hold other people's bytes, and fill pages

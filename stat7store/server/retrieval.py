@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import os
-import struct
 from collections.abc import AsyncIterator
-from typing import IO, Literal, cast
+from typing import cast
 
 from aiohttp import web
 
 from stat7store.address import Address
 from stat7store.errors import Damaged, PreconditionFailed, Stat7Error
 from stat7store.record import Entry
-from stat7store.server.conditions import Verdict, entity_tag, evaluate, range_applies
-from stat7store.server.connection import ARRIVED
-from stat7store.server.headers import content_disposition, digest_of_sha256, format_date, server_timing
+from stat7store.server.conditions import Verdict, evaluate, range_applies
+from stat7store.server.connection import ARRIVED, Connection
+from stat7store.server.head import file_headers
+from stat7store.server.headers import server_timing
 from stat7store.server.node import NODE, REQUEST_ID, STAGE_TIMES, Node
+from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
 from stat7store.server.paths import address_in
 from stat7store.server.problems import STATUS, problem_of
 from stat7store.server.ranges import Multipart, Unsatisfiable, content_range, parse_range, unsatisfied_range
-from stat7store.timing import STAGES, StageClock, now_ns
+from stat7store.timing import StageClock, now_ns
 from stat7store.translate import blob_errors
 from storage.base import LocalFile, Reader, Span
 
-INLINE_BYTES = 256 * 1024  # up to here head and body leave in one write
-WINDOW_BYTES = 2 * 1024 * 1024  # beyond, this much is made ready (disk) and then sent (network) at a time
-CLIENT_GONE = 499  # nginx's status for a client that went away before its answer was complete
 _LINK_LASTS_S = 300  # long enough to begin a download; S3 lets one that has begun go on
 _SITE = "Sec-Fetch-Site"  # where a browser's request comes from (W3C Fetch Metadata)
-_SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that were not yet sent
-
-# The content of an address never changes, so it may be kept for ever (RFC 8246). What a page from
-# another origin could make of it is nothing: it is sandboxed, and never taken for another type.
-_FIXED_HEADERS = {
-    "Accept-Ranges": "bytes",
-    "Cache-Control": "public, max-age=31536000, immutable",
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
-    ),
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
@@ -85,7 +67,7 @@ class Retrieval:
             raise
         finally:
             self._clock.end()
-            self._request[STAGE_TIMES] = {f"{stage}_ms": getattr(self._clock, stage) / 1e6 for stage in STAGES}
+            self._request[STAGE_TIMES] = stage_times(self._clock)
             self._node.board.record(
                 clock=self._clock,
                 request_id=self._request[REQUEST_ID],
@@ -216,21 +198,14 @@ class Retrieval:
                 self._clock.network += now_ns() - begun
 
     async def _send_window(self, file: LocalFile, start: int, length: int) -> None:
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client went away")
-        try:
-            # of the file, sendfile wants no more than its descriptor
-            sent = await asyncio.get_running_loop().sendfile(
-                transport, cast("IO[bytes]", file), start, length, fallback=False
-            )
-        except BaseException:
-            # sendfile leaves the file's position after the last byte the kernel took
-            self._sent += max(os.lseek(file.fileno(), 0, os.SEEK_CUR) - start, 0)
-            raise
-        self._sent += sent
-        if sent < length:
+        connection = cast("Connection", self._request.protocol)
+        before = self._sent
+        await connection.send_window(file, Span(start, length), self._count)
+        if self._sent < before + length:
             raise Damaged("the file ended before its recorded size")
+
+    def _count(self, sent: int) -> None:
+        self._sent += sent
 
     async def _copy(self, response: web.StreamResponse, reader: Reader, preamble: bytes) -> None:
         """Send what a reader gives, chunk by chunk."""
@@ -245,25 +220,13 @@ class Retrieval:
                 self._clock.network += now_ns() - begun
 
     def _headers(self) -> dict[str, str]:
-        record = self._entry.record
-        kind: Literal["inline", "attachment"] = "attachment" if "download" in self._request.query else "inline"
-        return {
-            **_FIXED_HEADERS,
-            "Content-Type": self._entry.locator.media_type,
-            "Content-Disposition": content_disposition(kind, record.filename),
-            "ETag": entity_tag(str(self._address)),
-            "Last-Modified": format_date(record.stored_at // 1000),
-            "Repr-Digest": digest_of_sha256(self._address),
-        }
+        return file_headers(self._entry, "attachment" if "download" in self._request.query else "inline")
 
     def _unsent(self) -> int:
         """Bytes that the kernel had accepted but not yet sent when the retrieval ended."""
         transport = self._request.transport
         raw = transport.get_extra_info("socket") if transport is not None else None
-        try:
-            return int(struct.unpack("i", fcntl.ioctl(raw.fileno(), _SIOCOUTQNSD, b"\0" * 4))[0]) if raw else 0
-        except OSError:  # not a TCP socket, or closed by now
-            return 0
+        return unsent(raw.fileno()) if raw else 0
 
     async def _open(self, span: Span) -> Reader:
         return await self._node.store.open(self._address, self._entry.locator, span, self._clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +17,10 @@ from stat7store.server.access import Access, LoopbackAccess, OpenAccess
 from stat7store.server.app import make_app
 from stat7store.server.board import Board
 from stat7store.server.connection import Runner
+from stat7store.server.fastlane import FastLane
 from stat7store.server.log import Log
 from stat7store.server.node import Node
+from stat7store.server.request_log import REQUEST_LOG
 from stat7store.server.tallies import Tallies
 from stat7store.settings import Settings
 
@@ -29,8 +32,15 @@ _ROLL_EVERY_S = 5.0
 @asynccontextmanager
 async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     """Serve on a bound socket for the length of the context; leaving it drains what is in flight."""
+    app = make_app(node)
+    log = app[REQUEST_LOG]
+    immediate = node.store.immediate if node.settings.fast_path else None
     runner = Runner(
-        make_app(node), access_log=None, auto_decompress=False, shutdown_timeout=node.settings.drain_timeout
+        app,
+        FastLane(node, log, *immediate) if immediate else None,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=node.settings.drain_timeout,
     )
     await runner.setup()
     rolling = asyncio.create_task(_roll(node.board))
@@ -42,6 +52,7 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
         await runner.cleanup()
         rolling.cancel()
         telling.cancel()
+        log.flush()
 
 
 async def _roll(board: Board) -> None:
@@ -67,6 +78,9 @@ async def work(
     async with open_store(settings) as store:
         node = Node(settings, store, board, access_of(settings), log, number, tallies)
         async with serving(node, listener):
+            # what is there now stays: without this, every full collection would walk all imported modules
+            gc.collect()
+            gc.freeze()
             ready()
             await stop.wait()
 

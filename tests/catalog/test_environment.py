@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stat7store.catalog.base import NewFile, Query
+from stat7store.catalog.base import Added, NewFile, Query
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.catalog.tables import META
 from stat7store.errors import Malformed, Unavailable
@@ -62,6 +62,25 @@ async def test_many_are_added_together(tmp_path: Path) -> None:
     assert [each.entry.record for each in added[:3000]] == [file.record for file in files]
     assert len(await listed(catalog, Query(tag="tag 3"))) == len(range(3, 3000, 7))
     assert (await catalog.counters()).files == 3000
+    await catalog.close()
+    assert_whole(tmp_path)
+
+
+async def test_each_of_a_batch_fares_by_itself(tmp_path: Path) -> None:
+    """Files added each for itself share a transaction, yet one that is refused keeps no other out."""
+    catalog = LmdbCatalog(tmp_path)
+    misplaced = NewFile(new_file(7).record, 1, "image/png", new_file(8).location)
+    files = [new_file(1), misplaced, new_file(2, velocity=float("nan")), new_file(3), new_file(1)]
+    outcomes = catalog.add_each(files)
+    assert [outcome.created if isinstance(outcome, Added) else type(outcome) for outcome in outcomes] == [
+        True,
+        ValueError,
+        Malformed,
+        True,
+        False,
+    ]
+    assert (await catalog.counters()).files == 2
+    assert catalog.add_each([]) == []
     await catalog.close()
     assert_whole(tmp_path)
 

@@ -71,6 +71,8 @@ def test_counters_of_all_workers() -> None:
             "bytes_sent": 14_000,
             "uploads": 2,
             "errors": 1,
+            "fast_lane": 0,
+            "fast_lane_waits": 0,
         }
 
 

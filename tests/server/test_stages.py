@@ -18,7 +18,7 @@ import pytest
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.opening import prepare
 from stat7store.server.board import Board
-from stat7store.server.retrieval import WINDOW_BYTES
+from stat7store.server.outgoing import WINDOW_BYTES
 from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import STAGES, Timing
@@ -204,7 +204,7 @@ async def blobs_on(kind: str, data: Path, request: pytest.FixtureRequest) -> Asy
 @pytest.fixture(params=["filesystem", "memory"])
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     """A rig over each backend."""
-    settings = Settings(data=tmp_path / "data", access_log=False)
+    settings = Settings(data=tmp_path / "data", access_log=False, fast_path=False)  # the delays take turns of the loop
     prepare(settings)
     delays = Delays()
     catalog = LmdbCatalog(settings.data / "catalog")

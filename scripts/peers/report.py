@@ -1,0 +1,113 @@
+"""What the comparison found, as values and as JSON. Latencies in milliseconds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+from stat7store.latency.report import Machine
+
+FORMAT = 1
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer that took part. ``verified``: answers compared byte for byte with what was stored, all alike.
+
+    ``durable``: whether an acknowledged write is on the disk; None if it takes none.
+    """
+
+    name: str
+    version: str
+    durable: bool | None
+    remark: str
+    verified: int
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """One case on one peer: rates and latencies by round, each list in the order of the rounds.
+
+    ``per_cpu_s``: right answers for each second of the server's CPU, which is what neighbours on the machine
+    change least. ``server_cpu`` and ``client_cpu``: cores that were busy, the median of the rounds. ``rate``:
+    in an open loop, the requests that were due a second; else 0.
+    """
+
+    case: str
+    peer: str
+    workers: int
+    per_second: list[float]
+    p50_ms: list[float]
+    p99_ms: list[float]
+    per_cpu_s: list[float]
+    server_cpu: float
+    client_cpu: float
+    rate: float = 0.0
+    errors: int = 0
+    error: str = ""
+
+    @property
+    def client_bound(self) -> bool:
+        """Whether the client's core was busy all the time, so that the server may be faster than this."""
+        return self.client_cpu > 0.95 and not self.rate  # an open loop waits in a spin
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """The first peer's rate over another's, round by round: median, least and greatest; above 1 the first is faster.
+
+    ``by_cpu``: the same of answers for each second of the server's CPU, the median.
+    """
+
+    case: str
+    peer: str
+    workers: int
+    median: float
+    low: float
+    high: float
+    by_cpu: float
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole comparison. ``left_out``: what could not take part, or not in all, and why."""
+
+    format: int = FORMAT
+    made_at: str
+    command: str
+    machine: Machine
+    base: str
+    seconds: float
+    rounds: int
+    peers: list[About]
+    left_out: list[str]
+    notes: list[str]
+    measurements: list[Measurement]
+    ratios: list[Ratio]
+
+
+def ratios_of(measurements: Sequence[Measurement], base: str) -> list[Ratio]:
+    """Compare ``base`` with each other peer, case by case. Rounds with nothing answered do not count."""
+    bases = {(found.case, found.workers): found for found in measurements if found.peer == base}
+    ratios = []
+    for other in measurements:
+        ours = bases.get((other.case, other.workers))
+        if ours is None or other is ours or other.rate:
+            continue
+        each = _over(ours.per_second, other.per_second)
+        by_cpu = _over(ours.per_cpu_s, other.per_cpu_s)
+        if each and by_cpu:
+            ratios.append(
+                Ratio(
+                    case=other.case,
+                    peer=other.peer,
+                    workers=other.workers,
+                    median=statistics.median(each),
+                    low=min(each),
+                    high=max(each),
+                    by_cpu=statistics.median(by_cpu),
+                )
+            )
+    return ratios
+
+
+def _over(ours: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [mine / theirs for mine, theirs in zip(ours, others, strict=True) if theirs]

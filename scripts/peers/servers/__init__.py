@@ -1,0 +1,1 @@
+"""Minimal servers around libraries that have none. They run in the peers' own environment."""

@@ -1,0 +1,29 @@
+"""What both ways of answering with a file's bytes share."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+
+from stat7store.timing import STAGES, StageClock
+
+INLINE_BYTES = 256 * 1024  # up to here head and body leave in one write
+WINDOW_BYTES = 2 * 1024 * 1024  # beyond, this much is made ready (disk) and then sent (network) at a time
+CLIENT_GONE = 499  # nginx's status for a client that went away before its answer was complete
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that were not yet sent
+
+
+_NONE = bytes(4)
+
+
+def unsent(socket_number: int) -> int:
+    """Return the bytes that the kernel has accepted but not yet sent; 0 if that is no TCP connection (any more)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(socket_number, _SIOCOUTQNSD, _NONE), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def stage_times(clock: StageClock) -> dict[str, float]:
+    """Return the stages in milliseconds, under the names that log lines give them."""
+    return {f"{stage}_ms": getattr(clock, stage) / 1e6 for stage in STAGES}

@@ -1,0 +1,327 @@
+"""The comparison of peers measures what it says, of servers that answer right, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from PIL import Image
+
+from scripts.compare_peers import main, parser, plan_of
+from scripts.peers.cases import QUICK_FILES, all_cases, chosen
+from scripts.peers.compare import Plan, compare
+from scripts.peers.files import KIB, MIB, files_of, shape_of
+from scripts.peers.generator import Load
+from scripts.peers.peer import Peer
+from scripts.peers.processes import free_port
+from scripts.peers.raw_writes import write
+from scripts.peers.report import About, Comparison, Measurement, ratios_of
+from scripts.peers.tables import charts, markdown, write_results
+from scripts.peers.verify import WrongAnswer, verify
+from scripts.peers.work import Ask, Done, Work, Writes, Writing, head
+from stat7store.latency.report import Machine
+from stat7store.media.sniff import sniff
+from tests.house.project import ROOT, plain_environment
+from tests.scripts.fake_peer import FakePeer
+
+SCRIPT = ROOT / "scripts" / "compare_peers.py"
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def served(peer: FakePeer, folder: Path) -> Iterator[int]:
+    """The port at which a peer runs."""
+    port = free_port()
+    with peer.serving(folder, port, 1, [0]):
+        yield port
+
+
+@contextmanager
+def begun(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The script, running."""
+    environment = plain_environment(PYTHONPATH=str(ROOT))
+    command = [sys.executable, str(SCRIPT), *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as script:
+        try:
+            yield script
+        finally:
+            script.kill()
+
+
+def those_using(folder: Path) -> list[psutil.Process]:
+    """Processes whose command or folder is below this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join([*process.cmdline(), process.cwd()]):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def plan(peers: Sequence[Peer], samples: Path, folder: Path, *patterns: str) -> Plan:
+    """A tiny plan."""
+    return Plan(
+        peers=peers,
+        cases=chosen(all_cases(), patterns),
+        samples=samples,
+        counts=QUICK_FILES,
+        command="test",
+        folder=folder,
+        rounds=2,
+        seconds=0.1,
+    )
+
+
+@pytest.mark.real
+def test_all_of_it_tiny(samples: Path, tmp_path: Path) -> None:
+    """Each case is measured on this store and on nginx, every file was verified, and nothing is left behind."""
+    folder, written, results = tmp_path / "folder", tmp_path / "found.json", tmp_path / "results.md"
+    folder.mkdir()
+    flags = ["--quick", f"--folder={folder}", f"--json={written}", f"--results={results}", f"--samples={samples}"]
+    with begun(*flags) as script:
+        output, said = script.communicate()
+    assert script.returncode == 0, said
+    found = msgspec.json.decode(written.read_bytes(), type=Comparison)
+    assert json.loads(written.read_text())["format"] == 1
+    measured = {(each.case, each.peer) for each in found.measurements}
+    cases = [case.name for case in plan_of_quick(samples).cases]
+    assert measured >= set(itertools.product(cases, ("stat7", "nginx")))
+    assert ("put-4KiB-16", "raw writes") in measured
+    for each in found.measurements:
+        assert (each.errors, len(each.per_second)) == (0, 1), each
+        assert each.per_second[0] > 0
+        assert 0 < each.p50_ms[0] <= each.p99_ms[0]
+        assert (each.rate > 0) == each.case.startswith("open-")
+    loaded = sum(QUICK_FILES[size] for size in {case.file_size for case in plan_of_quick(samples).cases})
+    assert [about.verified for about in found.peers] == [loaded, loaded, 0]
+    assert not found.left_out
+    assert {ratio.peer for ratio in found.ratios} == {"nginx", "raw writes"}
+    assert "put-4KiB-16" in output
+    assert "| put-4KiB-16 | raw writes |" in results.read_text()
+    assert not list(folder.iterdir())
+    assert not those_using(folder)
+
+
+def plan_of_quick(samples: Path) -> Plan:
+    """The plan of ``--quick``."""
+    return plan_of(parser().parse_args(["--quick", f"--samples={samples}"]), "test")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(samples: Path, tmp_path: Path, told: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM stop every server and remove every file."""
+    with begun("--quick", "--cases=head-*", "--rounds=1000", f"--folder={tmp_path}", f"--samples={samples}") as script:
+        assert script.stderr is not None
+        next(line for line in script.stderr if "round 2" in line)
+        assert those_using(tmp_path)
+        script.send_signal(told)
+        script.communicate()
+    assert script.returncode == 130
+    assert not those_using(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_bytes_are_caught(samples: Path, tmp_path: Path) -> None:
+    """A peer that answers with one other byte ends the comparison before anything is measured, and nothing stays."""
+    right, wrong = FakePeer("right"), FakePeer("wrong", spoil=True)
+    with pytest.raises(WrongAnswer, match="wrong answers 200 with other bytes"):
+        compare(plan([right, wrong], samples, tmp_path, "head-4KiB"), silent)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_ranges_are_caught(samples: Path, tmp_path: Path) -> None:
+    """A peer whose ranges begin a byte too early is caught."""
+    peer = FakePeer()
+    (file,) = files_of(shape_of(4 * KIB, samples), 1)
+    peer.files[file.address] = file.data
+    with served(peer, tmp_path) as port:
+        assert verify(peer, port, [file]) == {file.address: ""}
+        peer.range_shift = 1
+        with pytest.raises(WrongAnswer, match="range"):
+            verify(peer, port, [file])
+
+
+def test_a_peer_leaves_out_what_it_cannot(samples: Path, tmp_path: Path) -> None:
+    """What a peer does not do is left out of its cases, with the reason, and the others are measured."""
+    peer = FakePeer()
+    found = compare(plan([peer], samples, tmp_path, "not-modified-*", "cold-64KiB", "put-4KiB-1"), silent)
+    assert found.left_out == [
+        "fake, not-modified-4KiB: it gives no entity tags",
+        "fake, cold-64KiB: what it keeps in memory cannot be dropped",
+    ]
+    assert [(each.case, each.peer) for each in found.measurements] == [
+        ("put-4KiB-1", "fake"),
+        ("put-4KiB-1", "raw writes"),
+    ]
+
+
+def test_every_write_is_new(samples: Path, tmp_path: Path) -> None:
+    """Writes are whole files of the shape's size, no two of them alike, and end after as many as were allowed."""
+    shape, peer = shape_of(4 * KIB, samples), FakePeer()
+    with served(peer, tmp_path) as port:
+        writes = Writes(Writing("POST", "/"), shape.before, shape.after, 10**15)
+        done = Load(Work(port=port, connections=4, seconds=60.0, writes=writes, most=50)).run()
+    assert (done.requests, done.errors, len(peer.files)) == (50, 0, 50)
+    assert {len(data) for data in peer.files.values()} == {4 * KIB}
+
+
+def test_uploads_in_two_steps(samples: Path, tmp_path: Path) -> None:
+    """What the Location of the first answer names is given the bytes, with their digest."""
+    shape, peer = shape_of(4 * KIB, samples), FakePeer(writing=Writing("POST", "/", in_two_steps=True))
+    with served(peer, tmp_path) as port:
+        writes = Writes(Writing("POST", "/", in_two_steps=True), shape.before, shape.after, 10**15)
+        done = Load(Work(port=port, connections=2, seconds=60.0, writes=writes, most=10)).run()
+    assert (done.requests, done.errors) == (10, 0)
+    assert sorted(peer.digests) == sorted(f"sha256:{digest}" for digest in peer.files)
+
+
+def test_answers_in_pieces(tmp_path: Path) -> None:
+    """An answer that comes byte by byte counts once, when it is whole; a wrong one is an error."""
+    peer = FakePeer(dribble=True, files={"a": b"x" * 30})
+    with served(peer, tmp_path) as port:
+        right = Ask(head("GET", "/a", port), 200, 30)
+        assert counted(Work(port=port, connections=2, seconds=30.0, asks=[right] * 5, once=True)) == (5, 0)
+        wrong = Ask(head("GET", "/a", port), 200, 31)
+        assert counted(Work(port=port, connections=1, seconds=30.0, asks=[wrong, right], once=True)) == (1, 1)
+
+
+def counted(work: Work) -> tuple[int, int]:
+    """Right answers and errors."""
+    done = Load(work).run()
+    return done.requests, done.errors
+
+
+def test_waiting_counts_in_an_open_loop(tmp_path: Path) -> None:
+    """While a server stalls, requests go on being due: none is skipped, and the time they waited counts."""
+    peer = FakePeer(stall_s=0.8, files={"a": b"x"})
+    with served(peer, tmp_path) as port:
+        asks = [Ask(head("GET", "/a", port), 200, 1)]
+        done = Load(Work(port=port, connections=2, seconds=1.0, asks=asks, rate=100.0)).run()
+    assert (done.requests, done.errors) == (100, 0)
+    assert done.p50_ms > 100  # all that were due while the server stalled, not only the two that it held up
+
+
+def test_shapes(samples: Path) -> None:
+    """Files are pictures and clips of exactly the size, distinct, and named by the SHA-256 of their bytes."""
+    for size, media_type in ((4 * KIB, "image/jpeg"), (64 * KIB, "image/jpeg"), (MIB, "video/mp4")):
+        files = files_of(shape_of(size, samples), 3)
+        assert {len(file.data) for file in files} == {size}
+        assert [file.address for file in files] == [hashlib.sha256(file.data).hexdigest() for file in files]
+        assert len({file.address for file in files}) == 3
+        assert {sniff(file.data) for file in files} == {media_type}
+        if media_type == "image/jpeg":
+            Image.open(io.BytesIO(files[2].data)).load()
+
+
+def test_raw_writes(tmp_path: Path) -> None:
+    """The floor writes whole groups of whole files."""
+    done = write(tmp_path / "raw", 4 * KIB, 8, 0.05)
+    files = [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
+    assert done.requests == len(files) > 0
+    assert len(files) % 8 == 0
+    assert {path.stat().st_size for path in files} == {4 * KIB}
+
+
+def measurement(case: str, peer: str, *rates: float, client_cpu: float = 0.5, rate: float = 0.0) -> Measurement:
+    """A measurement of these rates."""
+    return Measurement(
+        case=case,
+        peer=peer,
+        workers=1,
+        per_second=list(rates),
+        p50_ms=[1.0] * len(rates),
+        p99_ms=[3.0] * len(rates),
+        per_cpu_s=[rate * 2 for rate in rates],
+        server_cpu=1.0,
+        client_cpu=client_cpu,
+        rate=rate,
+    )
+
+
+FOUND = [
+    measurement("get-4KiB", "stat7", 100.0, 300.0, 200.0),
+    measurement("get-4KiB", "nginx", 200.0, 100.0, 100.0, client_cpu=0.99),
+    measurement("get-64KiB", "stat7", 50.0, 60.0, 70.0),
+    measurement("get-64KiB", "nginx", 50.0, 0.0, 70.0),
+    measurement("open-4KiB", "stat7", 10.0, 10.0, 10.0, rate=10.0),
+    measurement("open-4KiB", "nginx", 20.0, 20.0, 20.0, rate=20.0),
+    measurement("put-4KiB-1", "other", 1.0, 1.0, 1.0),
+]
+
+
+def test_ratios() -> None:
+    """A ratio is taken round by round; open loops, rounds without an answer and cases without the first have none."""
+    found = [(ratio.case, ratio.peer, ratio.median, ratio.low, ratio.high) for ratio in ratios_of(FOUND, "stat7")]
+    assert found == [("get-4KiB", "nginx", 2.0, 0.5, 3.0), ("get-64KiB", "nginx", 1.0, 1.0, 1.0)]
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    """The section names peers, ratios with their spread, limits of the client, and shows a chart by size."""
+    found = Comparison(
+        made_at="2026-01-01T00:00:00+00:00",
+        command="scripts/compare_peers.py",
+        machine=Machine(system="Linux", processor="one", cores=2, memory=10**9, python="3"),
+        base="stat7",
+        seconds=1.0,
+        rounds=3,
+        peers=[About(name="nginx", version="1", durable=False, remark="no fsync", verified=1)],
+        left_out=["rgw: not there"],
+        notes=["A note"],
+        measurements=FOUND,
+        ratios=ratios_of(FOUND, "stat7"),
+    )
+    text = markdown(found)
+    assert "| nginx | 1 | no | no fsync |" in text
+    assert "| get-4KiB | 2.00 (0.50–3.00) |" in text
+    assert "0.99!" in text
+    assert "20 due a second; p99 is 3.0 times p50" in text
+    assert "Left out: rgw: not there." in text
+    assert [name for name, _ in charts(found)] == ["get"]
+    write_results(found, tmp_path / "results.md", "peers")
+    assert (tmp_path / "results" / "peers-get.svg").exists()
+
+
+def test_rates() -> None:
+    """A rate is right answers over the time they took."""
+    assert Done(requests=10, seconds=2.0, p50_ms=1.0, p99_ms=1.0, client_cpu_s=1.0).per_second == 5.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--peers=apache"], "no peer is called apache; there are stat7"),
+        (["--cases=delete-*"], "no case is called delete-*; --list names them"),
+    ],
+)
+def test_bad_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown peer or case is bad usage, and the message says what there is."""
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named(
+    samples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A peer that is not installed is left out, and the command that installs it is said."""
+    monkeypatch.setattr("scripts.peers.registry.find", lambda program: "")
+    assert main(["--peers=registry"]) == 1
+    assert "registry: apt-get install docker-registry" in capsys.readouterr().err
