@@ -217,6 +217,7 @@ def _options(site: Site, settings: Settings) -> S3Options:
             connect_timeout_s=settings.s3_connect_timeout,
             read_timeout_s=settings.s3_read_timeout,
             attempts=settings.s3_attempts,
+            adaptive=settings.s3_adaptive,
             deadline_s=settings.s3_deadline,
         )
     except ValueError as error:

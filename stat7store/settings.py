@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     s3_connect_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a connection to S3.")
     s3_read_timeout: float = Field(15.0, gt=0, description="Longest silence of S3 within a request, in seconds.")
     s3_attempts: int = Field(4, ge=1, le=20, description="Tries of one request to S3, the first included.")
+    s3_adaptive: bool = Field(
+        False, description="Send fewer requests to S3 while it throttles (boto3's adaptive mode)."
+    )
     s3_deadline: float = Field(60.0, gt=0, description="Seconds for one request to S3 with all its tries.")
     cache_dir: Path | None = Field(None, description="Folder of a cache in front of S3; there is none if not given.")
     cache_size: ByteSize = Field(ByteSize(10 * _GIB), gt=0, description="Most bytes in the cache of one bucket.")
