@@ -20,6 +20,8 @@ from tests.server.nginx import running_nginx
 
 pytestmark = pytest.mark.real
 
+BACKENDS = ("filesystem", "s3")
+
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a4944415478da6360000000020001e527defc0000000049454e44ae426082"
