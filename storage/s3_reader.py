@@ -99,8 +99,10 @@ class S3Reader:
                 return b""
             self._look_ahead()
             self._block = memoryview(await self._fetch())
-        piece, self._block = self._block[:limit], self._block[limit:]
-        return bytes(piece)
+        block, self._block = self._block, self._block[limit:]
+        if not self._block and isinstance(block.obj, bytes) and len(block.obj) == len(block):
+            return block.obj  # all of it, without a copy
+        return bytes(block[:limit])
 
     async def _fetch(self) -> bytes:
         if self._stream.left:

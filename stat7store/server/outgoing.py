@@ -9,6 +9,7 @@ from stat7store.timing import STAGES, StageClock
 
 INLINE_BYTES = 256 * 1024  # up to here head and body leave in one write
 WINDOW_BYTES = 2 * 1024 * 1024  # beyond, this much is made ready (disk) and then sent (network) at a time
+COPY_BYTES = 1024 * 1024  # beyond, where there is no file to send from: each piece waits for a client that reads
 CLIENT_GONE = 499  # nginx's status for a client that went away before its answer was complete
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in the send queue that were not yet sent
 

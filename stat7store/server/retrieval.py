@@ -15,7 +15,7 @@ from stat7store.server.connection import ARRIVED, Connection
 from stat7store.server.head import file_headers
 from stat7store.server.headers import server_timing
 from stat7store.server.node import NODE, REQUEST_ID, STAGE_TIMES, Node
-from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
+from stat7store.server.outgoing import CLIENT_GONE, COPY_BYTES, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
 from stat7store.server.paths import address_in
 from stat7store.server.problems import STATUS, problem_of
 from stat7store.server.ranges import Multipart, Unsatisfiable, content_range, parse_range, unsatisfied_range
@@ -209,7 +209,7 @@ class Retrieval:
 
     async def _copy(self, response: web.StreamResponse, reader: Reader, preamble: bytes) -> None:
         """Send what a reader gives, chunk by chunk."""
-        async for data in self._read(reader):
+        async for data in self._read(reader, COPY_BYTES):
             await self._begin(response)
             begun = now_ns()
             try:
@@ -231,12 +231,12 @@ class Retrieval:
     async def _open(self, span: Span) -> Reader:
         return await self._node.store.open(self._address, self._entry.locator, span, self._clock)
 
-    async def _read(self, reader: Reader) -> AsyncIterator[bytes]:
+    async def _read(self, reader: Reader, limit: int = INLINE_BYTES) -> AsyncIterator[bytes]:
         while True:
             begun = now_ns()
             try:
                 with blob_errors():
-                    data = await reader.read(INLINE_BYTES)
+                    data = await reader.read(limit)
             finally:
                 self._clock.disk += now_ns() - begun
             self._source = reader.source
