@@ -29,7 +29,7 @@ _LINE_EVERY_S = 10.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(epilog=examples(EXAMPLES))(rebuild)
+    app.command("rebuild", epilog=examples(EXAMPLES))(rebuild)
 
 
 def rebuild(

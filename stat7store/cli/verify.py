@@ -40,7 +40,7 @@ _SAVE_EVERY_S = 5.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(epilog=examples(EXAMPLES))(verify)
+    app.command("verify", epilog=examples(EXAMPLES))(verify)
 
 
 def verify(

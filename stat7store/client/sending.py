@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from pathlib import Path
-
-import aiofiles
+from typing import BinaryIO
 
 from stat7store.address import Hasher
 from stat7store.errors import Malformed
 
 BLOCK_BYTES = 1024 * 1024
+_LETTING_GO_S = 0.002
+_LETTING_GO_TRIES = 1000
 
 Source = str | Path | bytes | AsyncIterable[bytes]
 Progress = Callable[[int], None]
@@ -45,6 +47,20 @@ class Sending:
             raise
 
 
+async def end(blocks: AsyncGenerator[bytes, None]) -> None:
+    """Close what ``Sending.blocks`` gave, and with it the file that was read.
+
+    Where the answer came before the sender saw the end, the sender still holds it for a moment.
+    """
+    for _ in range(_LETTING_GO_TRIES):
+        try:
+            await blocks.aclose()
+        except RuntimeError:
+            await asyncio.sleep(_LETTING_GO_S)
+        else:
+            return
+
+
 def filename_of(source: Source) -> str:
     """Return the name a source has of its own; "" for bytes and streams."""
     return Path(source).name if isinstance(source, str | Path) else ""
@@ -56,10 +72,15 @@ def _size_of(source: Source) -> int | None:
     return os.stat(source).st_size if isinstance(source, str | Path) else None
 
 
+def _opened(source: str | Path) -> BinaryIO:
+    """Open a file, not in a thread: an answer that comes early cancels the sender, and the file would stay open."""
+    return open(source, "rb")
+
+
 async def _blocks_of(source: Source) -> AsyncGenerator[bytes, None]:
     if isinstance(source, str | Path):
-        async with aiofiles.open(source, "rb") as file:
-            while block := await file.read(BLOCK_BYTES):
+        with _opened(source) as file:
+            while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
                 yield block
     elif isinstance(source, bytes):
         for start in range(0, len(source), BLOCK_BYTES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from stat7store.client.answers import Existence, FilePage, Health, Stats, Stored
 from stat7store.client.body import Body, Retrieval
 from stat7store.client.connection import Connection
 from stat7store.client.ranges import ByteRange
-from stat7store.client.sending import Progress, Sending, Source, filename_of
+from stat7store.client.sending import Progress, Sending, Source, end, filename_of
 from stat7store.client.target import complete_or_absent
 from stat7store.errors import DigestMismatch, Unavailable
 from stat7store.timing import Timing
@@ -134,8 +134,7 @@ class Client:
                 raise sending.failure from None
             raise
         finally:
-            with suppress(RuntimeError):  # an answer came early, and the sender is only being cancelled yet
-                await blocks.aclose()
+            await end(blocks)
         stored = decoded(body, StoredFile)
         sent = sending.hasher.address()
         if stored.address != str(sent):
