@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from storage.s3_options import S3Options
+from tests.faults.reliability import Reliability
 from tests.running import RunningServer
 from tests.s3_servers import S3Server, moto, rgw
 
@@ -23,14 +24,23 @@ settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--soak``: the long forms, at their full numbers."""
+    """Add ``--soak``, and ``--reliability`` for its report."""
     parser.addoption("--soak", action="store_true", help="run the long forms of the tests, at their full numbers")
+    parser.addoption(
+        "--reliability", type=Path, help="keep what the fault plan found in this file, a line for each row"
+    )
 
 
 @pytest.fixture(scope="session")
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether to run at full numbers."""
     return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def reliability(request: pytest.FixtureRequest) -> Reliability:
+    """Where the fault plan's tests put their rows."""
+    return Reliability(request.config.getoption("--reliability"))
 
 
 @pytest.fixture(scope="session")
