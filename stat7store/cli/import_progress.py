@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich import progress
 from rich.console import Console
@@ -111,7 +112,7 @@ def _lines(console: Console, tally: Tally, ended: threading.Event) -> None:
 def _count(walk: Walk, tally: Tally, stop: threading.Event) -> None:
     """Look ahead how much there is, so that the time left can be told."""
     files = size = 0
-    for batch in walk.batches():
+    for batch in replace(walk, journal=None).batches():
         if stop.is_set():
             return
         files += len(batch.files)

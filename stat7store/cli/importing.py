@@ -134,7 +134,8 @@ class _Importing:
         def tell(item: Outcome | Passed) -> None:
             if lines is not None:
                 lines.tell(item)
-            self._show_failure(item)
+            if item.failed:
+                self._show_failure(item)
 
         try:
             with following(self._tally, walk, self._stop, hidden=self._as_json):
@@ -155,16 +156,10 @@ class _Importing:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def _show_failure(self, item: Outcome | Passed) -> None:
-        from stat7store.importer.outcome import Outcome  # noqa: PLC0415
-
-        path, failed = (
-            (item.found.path, item.kind == "failed") if isinstance(item, Outcome) else (item.path, item.failed)
-        )
-        if not failed:
-            return
         self._failures += 1
         if self._failures <= MOST_FAILURES_SHOWN:
-            report(Stat7Error(item.reason), subject=os.fsdecode(path).encode(errors="backslashreplace").decode())
+            path = os.fsdecode(item.path).encode(errors="backslashreplace").decode()
+            report(Stat7Error(item.reason), subject=path)
         elif self._failures == MOST_FAILURES_SHOWN + 1:
             report(Stat7Error("further failures are not shown; --report FILE has them all"))
 

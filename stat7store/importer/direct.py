@@ -174,4 +174,4 @@ def destination_of_folder(data: Path, tags: Sequence[str]) -> str:
 
 
 def _settled(taken: Taken, *, created: bool) -> Outcome:
-    return taken.outcome._replace(kind="stored") if created else taken.outcome
+    return msgspec.structs.replace(taken.outcome, kind="stored") if created else taken.outcome

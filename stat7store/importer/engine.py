@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from stat7store.importer.files import Changed, Found, delete_source, is_settled
 from stat7store.importer.journal import Journal
 from stat7store.importer.outcome import Destination, Outcome, Tally
@@ -104,7 +106,7 @@ class Engine:
             delete_source(outcome.found, outcome.facts)
         except (OSError, Changed) as error:
             reason = getattr(error, "strerror", None) or "it changed"
-            return outcome._replace(kind="failed", reason=f"it is stored, but was not deleted: {reason}")
+            return replace(outcome, kind="failed", reason=f"it is stored, but was not deleted: {reason}")
         self.tally.summary.deleted += 1
         return outcome
 

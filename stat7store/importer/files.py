@@ -8,7 +8,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
+
+import msgspec
 
 from stat7store.address import Address
 
@@ -26,7 +28,7 @@ class Changed(Exception):
     """The file is not what it was when its reading began."""
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What tells that a file is still the same: size in bytes, time of change in nanoseconds, inode."""
 
     size: int
@@ -62,7 +64,7 @@ class Folder:
             os.close(self.file)
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """A file that is to be imported; ``known`` is the address that the journal has for it as it is."""
 
     folder: Folder

@@ -102,7 +102,10 @@ class Journal:
                 ).fetchone()
             self._data.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                [(numbers[folder], name, *facts, bytes(address)) for folder, name, facts, address in entries],
+                [
+                    (numbers[folder], name, facts.size, facts.mtime_ns, facts.inode, bytes(address))
+                    for folder, name, facts, address in entries
+                ],
             )
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from stat7store.importer.files import Facts, Found
 Kind = Literal["stored", "there", "refused", "failed"]
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of one file.
 
     ``stored``: its bytes were new. ``there``: they were stored already. ``refused``: they are not
@@ -27,6 +27,16 @@ class Outcome(NamedTuple):
     address: Address | None = None
     reason: str = ""
     facts: Facts | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The whole path."""
+        return self.found.path
+
+    @property
+    def failed(self) -> bool:
+        """Whether it should have been stored, and is not."""
+        return self.kind == "failed"
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -75,9 +85,16 @@ class Tally:
         size = outcome.found.facts.size if outcome.facts is None else outcome.facts.size
         summary.files += 1
         summary.bytes += size
-        setattr(summary, outcome.kind, getattr(summary, outcome.kind) + 1)
-        if outcome.kind == "stored":
-            summary.stored_bytes += size
+        match outcome.kind:
+            case "there":
+                summary.there += 1
+            case "stored":
+                summary.stored += 1
+                summary.stored_bytes += size
+            case "refused":
+                summary.refused += 1
+            case "failed":
+                summary.failed += 1
 
     @property
     def seconds(self) -> float:

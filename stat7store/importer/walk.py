@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from stat7store.importer.journal import Lookup
 
 NEW_FILES, NEW_BYTES = 64, 16 * 1024**2  # a batch of files to read ends at either
 KNOWN_FILES = 1000
+
+_NAMES = sys.getfilesystemencoding()
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -124,19 +127,20 @@ class Walk:
 
     def _files(self, folder: Folder, prefix: int) -> Iterator[Found | Passed]:
         lookup = self._lookup(folder)
+        refused = self.choice.file_refused
         below = os.path.join(folder.path, b"")[prefix:]
         with os.scandir(folder.file) as entries:
             for entry in entries:
-                name = os.fsencode(entry.name)
+                name = entry.name.encode(_NAMES, "surrogateescape")  # as os.fsencode does, in a quarter of its time
                 is_link = entry.is_symlink()
                 try:
                     if is_link and not self.choice.follow_symlinks:
-                        if not self.choice.file_refused(below + name, name):
+                        if not refused(below + name, name):
                             yield Passed(os.path.join(folder.path, name), "a symbolic link")
                         continue
                     if entry.is_dir():
                         continue
-                    if reason := self.choice.file_refused(below + name, name):
+                    if reason := refused(below + name, name):
                         yield Passed(os.path.join(folder.path, name), reason)
                         continue
                     yield self._file(folder, name, entry.stat(), is_link, lookup)
@@ -151,8 +155,9 @@ class Walk:
             return Passed(os.path.join(folder.path, name), kind)
         facts = Facts.of(status)
         row = lookup(name)
-        known = Address(row[4]) if row is not None and row[1:4] == facts else None
-        return Found(folder, name, facts, is_link, known)
+        if row is not None and (row[1], row[2], row[3]) == (facts.size, facts.mtime_ns, facts.inode):
+            return Found(folder, name, facts, is_link, Address(row[4]))
+        return Found(folder, name, facts, is_link)
 
     def _folders(self, folder: Folder, prefix: int) -> Iterator[bytes | Passed]:
         below = os.path.join(folder.path, b"")[prefix:]
