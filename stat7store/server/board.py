@@ -112,6 +112,12 @@ class Board:
         self._histograms.count(
             clock.queue, clock.index, clock.metadata, clock.disk, clock.network, clock.ended - clock.started
         )
+        words, own = self._words, self._own
+        words[own + status // 100 - 2] += 1
+        words[own + _BYTES_SENT] += bytes
+        if fast:
+            words[own + _FAST_LANE] += 1
+        # last, so that whoever finds the record finds it counted
         self._ring.record(
             clock,
             at=self._wall_clock(),
@@ -125,10 +131,6 @@ class Board:
             backend=backend,
             unsent=unsent,
         )
-        self._words[self._own + status // 100 - 2] += 1
-        self._words[self._own + _BYTES_SENT] += bytes
-        if fast:
-            self._words[self._own + _FAST_LANE] += 1
 
     def count(self, name: Countable) -> None:
         """Count one more.

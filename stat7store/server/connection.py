@@ -129,10 +129,11 @@ class Connection(RequestHandler):
         """
         assert self.transport is not None
         self._request_in_progress = True
-        self.transport.pause_reading()
         sending = self._send(head, file, span, lambda _: self._end_writing(True))
         self._when_written = lambda _: written(sending.sent)
         sending.go()
+        if self._sending is sending:  # most often all of it is taken at once
+            self.transport.pause_reading()
 
     async def send_window(self, file: LocalFile, span: Span, count: Callable[[int], None]) -> None:
         """Send bytes of an open file that are in memory, after all that was written so far.

@@ -42,7 +42,6 @@ _GET = f"GET {_PATH}".encode()
 _HEAD = f"HEAD {_PATH}".encode()
 _VERSION = b" HTTP/1.1\r\n"
 _NOTHING = memoryview(b"")
-_END = b"\r\n\r\n"
 _DIGITS = re.compile(rb"[0-9a-f]{64}")
 _MOST_BYTES = 4096  # of a request
 _LINE = re.compile(rb"([A-Za-z0-9_-]++):[ ]?+([!-~](?:[ -~]*+(?<=[!-~]))?+)?+\r\n")
@@ -114,7 +113,7 @@ class FastLane:
         self._files: Recent[bytes, _File] = Recent(_KNOWN_FILES)
         self._buffer = memoryview(bytearray(INLINE_BYTES))
         self._second = 0
-        self._date = b""
+        self._date = ""
         self._random = ""
         self._random_at = 0
 
@@ -143,12 +142,11 @@ class FastLane:
             if method == "GET":
                 body = self._bytes(opened, plan.span)
                 source = opened.source
-            clock.disk += now_ns() - begun
+            clock.disk = clock.disk_first = now_ns() - begun
         if body is None:
             return False
-        clock.first_byte()
         given = asked.request_id or self._new_request_id()
-        head = b"".join((plan.front, self._times(clock, source), given.encode(), _END))
+        head = self._head(plan, clock, source, given)
         answer = _Answer(clock, given, file, method, plan.status, asked.range, source)
         if isinstance(body, memoryview):
             self._send(connection, head, body, answer)
@@ -201,41 +199,41 @@ class FastLane:
             return
         if taken == len(head) + len(body):
             self._end(connection, answer, begun, answer.status, len(body))
-            return
-        rest = b"".join((head, body))[taken:]  # the buffer will be the next answer's
-        sent = len(body)
-        connection.write_rest(
-            rest,
-            lambda complete: self._end(
-                connection, answer, begun, answer.status if complete else CLIENT_GONE, sent if complete else 0
-            ),
-        )
+        else:
+            rest = b"".join((head, body))[taken:]  # the buffer will be the next answer's
+            self._send_rest(connection, rest, len(body), answer, begun)
+
+    def _send_rest(self, connection: Connection, rest: bytes, sent: int, answer: _Answer, begun: int) -> None:
+        def written(complete: bool) -> None:
+            self._end(connection, answer, begun, answer.status if complete else CLIENT_GONE, sent if complete else 0)
+
+        connection.write_rest(rest, written)
 
     def _end(self, connection: Connection, answer: _Answer, begun: int, status: int, sent: int) -> None:
         """Record what came of an answer whose sending began at ``begun``. Charges network."""
-        clock = answer.clock
-        clock.network += now_ns() - begun
-        clock.end()
+        clock, given, file, method, _, asked_range, source = answer
+        clock.ended = now_ns()
+        clock.network = clock.ended - begun
         self._board.record(
             clock=clock,
-            request_id=answer.request_id,
-            address=answer.file.entry.record.address,
-            method=answer.method,
+            request_id=given,
+            address=file.entry.record.address,
+            method=method,
             status=status,
             bytes=sent,
-            range=answer.range,
-            source=answer.source,
+            range=asked_range,
+            source=source,
             backend=self._backend,
             unsent=unsent(connection.socket_number),
             fast=True,
         )
         if self._log.enabled:
             self._log.add(
-                method=answer.method,
-                path=_PATH + answer.file.digits.decode(),
+                method=method,
+                path=_PATH + file.digits.decode(),
                 status=status,
-                ms=(now_ns() - clock.started) / 1e6,
-                request_id=answer.request_id,
+                ms=clock.total / 1e6,
+                request_id=given,
                 client=connection.client,
                 stages=stage_times(clock),
             )
@@ -257,8 +255,8 @@ class FastLane:
         entry, looked_up = found
         if entry.locator.damaged or entry.locator.backend != self._number:
             return None
-        clock.index += looked_up - begun
-        clock.metadata += ended - looked_up
+        clock.index = looked_up - begun
+        clock.metadata = ended - looked_up
         if known is not None and known.entry is entry:
             return known
         shared = "".join(f"{name}: {value}\r\n" for name, value in file_headers(entry).items())
@@ -296,13 +294,14 @@ class FastLane:
             self._blocks.put(block, asked)
         return asked
 
-    def _times(self, clock: StageClock, source: str | None) -> bytes:
-        """Return the headers that are different each time, up to the request id."""
+    def _head(self, plan: _Plan, clock: StageClock, source: str | None, given: str) -> bytes:
+        """Return the whole head: what is different each time comes last."""
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._date = f"Date: {format_date(second)}\r\nServer: STAT7 Store\r\nX-Request-ID: ".encode()
-        return b"Server-Timing: %b\r\n%b" % (server_timing(clock, source).encode(), self._date)
+            self._date = f"\r\nDate: {format_date(second)}\r\nServer: STAT7 Store\r\nX-Request-ID: "
+        times = server_timing(clock, source)
+        return b"%bServer-Timing: %b\r\n\r\n" % (plan.front, f"{times}{self._date}{given}".encode())
 
     def _new_request_id(self) -> str:
         at = self._random_at
