@@ -52,7 +52,7 @@ def test_kill_loses_nothing_that_was_acknowledged(
         for client in clients:
             client.start()
         try:
-            wait_until(lambda clients=clients: sum(client.acknowledged for client in clients))  # type: ignore[misc]
+            wait_until(lambda clients=clients: sum(client.acknowledged for client in clients))
             time.sleep(chance.uniform(0.0, 0.4))
             if chance.random() < 0.3:  # one by itself, while the others go on
                 chance.choice(server.processes[1:]).kill()
