@@ -48,7 +48,8 @@ PROTECTIONS = (
         "storage/file_commit.py",
         "        for folder in _folders(new.path for new in batch):\n            self._sync_folder(folder)\n",
         "        import threading\n\n        for folder in _folders(new.path for new in batch):\n"
-        "            threading.Timer(0.3, self._sync_folder, [folder]).start()\n",
+        "            file = os.open(folder, FOLDER, dir_fd=self._root)\n"
+        "            threading.Timer(0.05, lambda file=file: (os.fsync(file), os.close(file))).start()\n",
         _ORDER,
     ),
     Protection(
@@ -90,6 +91,14 @@ PROTECTIONS = (
         "                    mode=0o600,\n                )",
         "                    mode=0o600,\n                    sync=False,\n                )",
         _ORDER,
+    ),
+    Protection(
+        "the catalog is opened anew after a commit that failed",
+        "it stays open as it is",
+        "stat7store/catalog/lmdb.py",
+        "            refusal.__cause__ = error\n            self._reopen()\n",
+        "            refusal.__cause__ = error\n",
+        "tests/faults/test_errnos.py::test_the_catalog_goes_on_after_a_commit_that_failed",
     ),
     # what is compared before it is believed
     Protection(

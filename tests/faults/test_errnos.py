@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.breaking import Checked, Template, look_at
+from tests.faults.breaking import Checked, Point, Template, look_at
 from tests.faults.reliability import Reliability, Row
 
 _WRITE = ("error=EIO", "error=ENOSPC", "error=EDQUOT", "retval=0")  # that of 0 bytes is the shortest write
@@ -35,6 +35,7 @@ FAILURES = {
     "pread64": ("error=EIO",),
 }
 SOME = 8
+_SPEAKS = ("MainThread", "write")
 
 
 @pytest.mark.slow
@@ -75,4 +76,17 @@ def test_no_failure_is_acknowledged(tmp_path: Path, soak: bool, reliability: Rel
     )
 
 
-_SPEAKS = ("MainThread", "write")
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+@pytest.mark.parametrize("thread", ["small files", "catalog"])
+def test_the_catalog_goes_on_after_a_commit_that_failed(tmp_path: Path, samples: Path, thread: str, call: str) -> None:
+    """A commit that fails refuses its own step, and all later ones succeed: LMDB by itself would refuse them too.
+
+    It holds that the catalog is opened anew, and so looks at what there is.
+    """
+    template = Template(tmp_path / "data")
+    broken = template.broken(Point(thread, call, 1), "error=EIO")
+    assert broken.met
+    assert broken.failures == ["Unavailable"]
+    assert len(broken.said) == 9
+    assert asyncio.run(look_at(template.data, broken)) == Checked([], [])
