@@ -116,7 +116,7 @@ class RunningServer:
             except psutil.NoSuchProcess:
                 continue
         self._process.wait()
-        psutil.wait_procs(doomed, START_TIMEOUT_S)
+        wait_until(lambda: all(map(_is_dead, doomed)), START_TIMEOUT_S)
         self._process.stdout.close()  # type: ignore[union-attr]
         self._process = None
 
@@ -127,6 +127,14 @@ class RunningServer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.stop()
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Tell whether a process has ended with all its threads, though nobody may have asked yet how."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE and len(os.listdir(f"/proc/{process.pid}/task")) == 1
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
 
 
 @asynccontextmanager

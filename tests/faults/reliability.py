@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import TypedDict
 
 import msgspec
 
@@ -51,8 +52,15 @@ class Reliability:
             os.close(file)
 
 
-def recovery(seconds: Sequence[float]) -> dict[str, float | None]:
+class Recovery(TypedDict):
+    """The two recovery fields of a ``Row``."""
+
+    recovery_s: float | None
+    worst_recovery_s: float | None
+
+
+def recovery(seconds: Sequence[float]) -> Recovery:
     """Return the two recovery fields of a ``Row``."""
     if not seconds:
-        return {"recovery_s": None, "worst_recovery_s": None}
-    return {"recovery_s": round(median(seconds), 2), "worst_recovery_s": round(max(seconds), 2)}
+        return Recovery(recovery_s=None, worst_recovery_s=None)
+    return Recovery(recovery_s=round(median(seconds), 2), worst_recovery_s=round(max(seconds), 2))

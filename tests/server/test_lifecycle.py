@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ import psutil
 import pytest
 
 from storage.s3_options import S3Options
-from tests.media import distinct_jpeg, large_mp4
+from tests.media import large_mp4
 from tests.running import RunningServer, wait_until
 
 BACKENDS = ("filesystem", "s3")
@@ -194,61 +190,3 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
     assert "holds no STAT7 store" in serve_in_vain("--data", str(tmp_path / "photos"), "--port=0")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
-
-
-class Uploader(threading.Thread):
-    """Uploads distinct files one after the other, and keeps a journal of what was acknowledged."""
-
-    def __init__(self, url: str, base: bytes, numbers: range, journal: dict[str, bytes]) -> None:
-        super().__init__()
-        self._url = url
-        self._base = base
-        self._numbers = numbers
-        self._journal = journal
-
-    def run(self) -> None:
-        """Upload until the server is gone."""
-        with suppress(OSError, HTTPException):
-            for number in self._numbers:
-                data = distinct_jpeg(self._base, number)
-                if upload(self._url, data) in (200, 201):
-                    self._journal[hashlib.sha256(data).hexdigest()] = data
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_kill_loses_nothing_that_was_acknowledged(
-    tmp_path: Path, samples: Path, soak: bool, bucket: S3Options | None
-) -> None:
-    """kill -9 of all processes during uploads, again and again: every acknowledged file is there, whole."""
-    base = (samples / "rocket.jpg").read_bytes()
-    chance = random.Random(7)
-    journal: dict[str, bytes] = {}  # address → bytes of all that was acknowledged
-    fresh: dict[str, bytes] = {}  # the same, of the last cycle
-    # on S3 an upload that died is told from a living one by its age
-    server = RunningServer(tmp_path / "data", "--intent-timeout=3", "--sweep-every=1", bucket=bucket)
-    cycles = 50 if bucket is None else 8
-    for cycle in range(20 * cycles if soak else cycles):
-        server.start()
-        for address, data in fresh.items():
-            assert fetch(server.url, address) == data
-        fresh = {}
-        uploaders = [
-            Uploader(server.url, base, range(start, start + 10_000), fresh)
-            for start in range(cycle * 100_000, cycle * 100_000 + 80_000, 20_000)
-        ]
-        for uploader in uploaders:
-            uploader.start()
-        try:
-            wait_until(fresh.__len__)
-            time.sleep(chance.uniform(0.0, 0.2))
-        finally:
-            server.kill()
-        for uploader in uploaders:
-            uploader.join()
-        journal.update(fresh)
-    with server:
-        for address, data in journal.items():
-            assert fetch(server.url, address) == data
-        # what was cut off is swept, and nothing else
-        wait_until(lambda: len(server.stored()) == stats_of(server)["files"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from storage.base import BlobNoSpace, BlobUnavailable, Location
 from storage.filesystem import FilesystemBlobs
 from tests.storage.contract import fetch, keep, listed, name_of
 from tests.storage.programs import killed, run, start
+from tests.storage.tracing import calls, strace, strace_event_loop
 
 _ONE = "say(await tried(keep(blobs, bytes(100_000))))"
 _MANY = "say(*await asyncio.gather(*(tried(keep(blobs, b'%d' % n * 1000)) for n in range(100))))"
@@ -24,35 +24,6 @@ _MANY = "say(*await asyncio.gather(*(tried(keep(blobs, b'%d' % n * 1000)) for n 
 def trace(tmp_path: Path) -> Path:
     """Where strace writes to."""
     return tmp_path / "trace"
-
-
-def strace(trace: Path, *options: str) -> list[str | Path]:
-    """Return the command that traces a process and its threads; each line in the order of the call's end."""
-    return [*strace_event_loop(trace, *options), "-f"]
-
-
-def strace_event_loop(trace: Path, *options: str) -> list[str | Path]:
-    """Return the command that traces a process without its threads, which is to say its event loop."""
-    program = shutil.which("strace")
-    assert program is not None, "strace must be installed (make system)"
-    return [program, "-y", "-o", trace, *options]
-
-
-def calls(trace: Path) -> list[str]:
-    """Return the traced calls that succeeded, each whole, in the order in which they returned."""
-    begun: dict[str, str] = {}
-    whole = []
-    for line in trace.read_text().splitlines():
-        process, _, call = line.partition(" ")
-        call = call.strip()
-        if call.endswith("<unfinished ...>"):
-            begun[process] = call.removesuffix("<unfinished ...>")
-            continue
-        if resumed := re.match(r"<\.\.\. \w+ resumed>", call):
-            call = begun.pop(process) + call[resumed.end() :]
-        if re.search(r"= \d+", call):
-            whole.append(call)
-    return whole
 
 
 def test_bytes_are_on_disk_before_the_name_and_the_name_before_the_answer(root: Path, trace: Path) -> None:
