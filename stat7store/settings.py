@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     intent_timeout: float = Field(
         21600.0, gt=0, description="Seconds after which an upload to S3 that was begun and not finished is swept."
     )
+    writer_timeout: Duration = Field(
+        30.0, ge=0, description="Seconds after which a process that blocks the catalog is killed; 0: never."
+    )
     blobs: Backend = Field(
         "", description="Where new files go: filesystem or s3://bucket/prefix; if not given, where they went last."
     )

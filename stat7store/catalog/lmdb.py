@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import errno
 import shutil
+import struct
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +44,7 @@ from storage.group import GroupCommit
 from storage.recent import Recent
 
 FORMAT = b"2"
+LOCK_FILE = "lock.mdb"
 
 T = TypeVar("T")
 _Job = Callable[[Changes], object]
@@ -49,6 +52,7 @@ _FORMAT_KEY = b"format"
 _MAX_READERS = 1024
 _HARDLY_ANY_ROOM = 1 << 20
 _KNOWN_ENTRIES = 4096  # about 1 KB each
+_THREAD_MASK = 0x3FFFFFFF  # FUTEX_TID_MASK, linux/futex.h
 
 
 class LmdbCatalog:
@@ -421,6 +425,35 @@ class LmdbCatalog:
         if full or (error.code == errno.EIO and shutil.disk_usage(self._path).free < _HARDLY_ANY_ROOM):
             return NoSpace(f"no room left for the catalog in {self._path}")
         return Unavailable(f"the catalog in {self._path} cannot do this now: {error}")
+
+
+def writer_offset() -> int:
+    """Return where in ``lock.mdb`` the word stands that names the writing thread, in bytes; see ``writer_in``.
+
+    It depends on the processor and the C library, so it is looked up in a small environment made for
+    that. Needs no fork before or after. Raises ``Unavailable`` if there is no such word.
+    """
+    thread = threading.get_native_id()
+    try:
+        with tempfile.TemporaryDirectory() as folder, lmdb.open(folder) as environment:
+            lock = Path(folder) / LOCK_FILE
+            with environment.begin(write=True):
+                held = lock.read_bytes()
+            free = lock.read_bytes()
+    except (lmdb.Error, OSError) as error:
+        raise Unavailable(f"LMDB's lock file cannot be looked at: {error}") from error
+    for offset in range(0, len(held) - 3, 4):
+        if writer_in(held, offset) == thread and writer_in(free, offset) == 0:
+            return offset
+    raise Unavailable("LMDB's lock file does not name the thread that writes")
+
+
+def writer_in(lock_file: bytes, offset: int) -> int:
+    """Return the id of the thread that held the write lock when this was read; 0: none did."""
+    if len(lock_file) < offset + 4:
+        return 0
+    word: int = struct.unpack_from("=I", lock_file, offset)[0]
+    return word & _THREAD_MASK
 
 
 class _Known(NamedTuple):

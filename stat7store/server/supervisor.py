@@ -18,14 +18,16 @@ import sys
 import time
 from dataclasses import dataclass
 
+from stat7store.catalog.write_lock import WriteLock
 from stat7store.errors import Malformed, Unavailable
-from stat7store.folder import make_folder
+from stat7store.folder import CATALOG, make_folder
 from stat7store.opening import is_remote, own, prepare
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
 from stat7store.server.log import Log, make_log
 from stat7store.server.probing import probe
 from stat7store.server.tallies import Tallies, TalliesMemory
+from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.server.worker import work
 from stat7store.settings import Settings
 
@@ -70,8 +72,11 @@ class _Supervisor:
         self._workers = workers
         self._reserved = reserved
         self._memory = BoardMemory(workers)
-        self._tallies = TalliesMemory(workers + 1)
+        self._tallies = TalliesMemory(workers + 2)
+        self._own_tallies = Tallies(self._tallies, workers + 1)
+        self._counts = {"processes_replaced": 0, "writers_killed": 0, "write_lock_stalls": 0}
         self._log = make_log(settings, process="supervisor")
+        self._watchdog = self._watching()
         self._children: dict[int, _Child] = {}
         self._failed_starts = 0
         self._stopping = False
@@ -97,6 +102,7 @@ class _Supervisor:
                     self._on_signals(signals.recv(4096))
                 else:
                     self._on_ready(os.read(self._ready, 4096))
+            self._watch()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._log.warning("requests were cut off: they did not end within the drain timeout")
                 self._deadline = None
@@ -104,7 +110,32 @@ class _Supervisor:
         return self._exit_code
 
     def _patience(self) -> float | None:
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.01)
+        waits = [] if self._deadline is None else [max(self._deadline - time.monotonic(), 0.01)]
+        return min(waits + ([] if self._watchdog is None else [LOOK_EVERY_S]), default=None)
+
+    def _watching(self) -> Watchdog | None:
+        limit = self._settings.writer_timeout
+        if not limit:
+            return None
+        try:
+            return Watchdog(WriteLock(self._settings.data / CATALOG), limit, self._log)
+        except Unavailable as error:
+            self._log.warning("no process that blocks the catalog will be noticed", reason=str(error))
+            return None
+
+    def _watch(self) -> None:
+        if self._watchdog is None:
+            return
+        doomed = self._watchdog.look({pid: _name(child.number) for pid, child in self._children.items()})
+        if doomed is not None:
+            os.kill(doomed, signal.SIGKILL)
+            self._count("writers_killed")
+        if self._watchdog.stalls > self._counts["write_lock_stalls"]:
+            self._count("write_lock_stalls")
+
+    def _count(self, name: str) -> None:
+        self._counts[name] += 1
+        self._own_tallies.tell(self._counts)
 
     def _on_signals(self, numbers: bytes) -> None:
         if {signal.SIGTERM, signal.SIGINT} & set(numbers):
@@ -136,6 +167,7 @@ class _Supervisor:
             self._stop()
             return
         time.sleep(0.1 * self._failed_starts)
+        self._count("processes_replaced")
         self._start(child.number)
 
     def _stop(self) -> None:
