@@ -9,7 +9,16 @@ from contextlib import asynccontextmanager
 from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.bulk import Bulk
-from stat7store.catalog.base import BulkCatalog, Catalog, Counters, ImmediateCatalog, Page, Query
+from stat7store.catalog.base import (
+    BulkCatalog,
+    Catalog,
+    Counters,
+    ImmediateCatalog,
+    MappedCatalog,
+    MapUse,
+    Page,
+    Query,
+)
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.record import Entry, FileRecord, Locator
@@ -57,6 +66,7 @@ class Store:
         self._catalog = catalog
         self._backends = backends = blobs if isinstance(blobs, Backends) else Backends({0: blobs})
         self._keeper = Keeper(catalog, backends, now=now, owner=owner)
+        self._sweeper = Sweeper(catalog, backends)
         self._intent_timeout_s = intent_timeout_s
         self._accepted = tuple(accepted)
         self._max_size = max_size
@@ -74,8 +84,13 @@ class Store:
         return "unknown" if blobs is None else blobs.kind
 
     def counts(self) -> dict[str, int]:
-        """Return what this process's backends have counted so far; see ``storage.base.Counted``."""
-        return self._backends.counts()
+        """Return what backends, catalog and sweeper have counted so far in this process."""
+        catalog = self._catalog.counts() if isinstance(self._catalog, MappedCatalog) else {}
+        return {**self._backends.counts(), **catalog, **self._sweeper.counts()}
+
+    def map_use(self) -> MapUse | None:
+        """Return how much room the catalog takes; None if it is not in a memory map. Raises ``Unavailable``."""
+        return self._catalog.map_use() if isinstance(self._catalog, MappedCatalog) else None
 
     @property
     def immediate(self) -> tuple[ImmediateCatalog, Immediate, int] | None:
@@ -222,7 +237,7 @@ class Store:
         be deleted now stays queued, and does not keep those on other backends from going: the first
         such failure is raised at the end.
         """
-        return await Sweeper(self._catalog, self._backends).sweep_garbage()
+        return await self._sweeper.sweep_garbage()
 
     async def sweep_orphans(self) -> int:
         """Queue blobs as garbage that no entry points at and no living upload claims; return how many.
@@ -230,8 +245,7 @@ class Store:
         They are what a crash leaves between ``put`` and the catalog.
         """
         before = self._now() - int(self._intent_timeout_s * 1000)
-        sweeper = Sweeper(self._catalog, self._backends)
-        return await sweeper.sweep_intents(before) + await sweeper.sweep_orphans(self._intent_timeout_s)
+        return await self._sweeper.sweep_intents(before) + await self._sweeper.sweep_orphans(self._intent_timeout_s)
 
     async def maintain(self) -> None:
         """Housekeeping of the catalog that one process of a node does now and then."""

@@ -39,7 +39,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate`` and ``Forgetful``, in a local Linux folder.
+    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate``, ``Forgetful`` and ``Unfinished``, in a folder.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -265,6 +265,13 @@ class FilesystemBlobs:
             raise
         os.close(file)
         return None
+
+    async def abort_unfinished(self, older_than_s: float) -> int:
+        """See ``Unfinished``: removes the named spools of dead processes, whose locks tell them, not their age."""
+        try:
+            return await self._in_thread(partial(remove_stale_spools, f"{self._path}/{SPOOL}"))
+        except OSError as error:
+            raise unavailable(error) from error
 
     async def check(self) -> None:
         """Return if the root is in its place and takes new files; raise ``BlobUnavailable`` if not."""

@@ -24,7 +24,7 @@ import lmdb
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, NewFile, Page, Query, Surveyed
+from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, MapUse, NewFile, Page, Query, Surveyed
 from stat7store.catalog.changes import Changes
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.scan import find_page
@@ -78,6 +78,7 @@ class LmdbCatalog:
         self._reading = threading.Lock()
         self._map_size = map_size
         self._known: Recent[bytes, _Known] = Recent(_KNOWN_ENTRIES)
+        self._counts = {"map_growths": 0, "stale_readers": 0}
         self._open()
         self._commits: GroupCommit[_Job, object] = GroupCommit(self._commit, name="catalog")
         # One query at a time: more would only share the interpreter, and keep it from the event loop.
@@ -258,6 +259,19 @@ class LmdbCatalog:
         """Clear the read transactions of dead processes: what they pin makes the file grow."""
         await asyncio.to_thread(self._clear_dead_readers)
 
+    def counts(self) -> dict[str, int]:
+        """See ``MappedCatalog``."""
+        return dict(self._counts)
+
+    def map_use(self) -> MapUse:
+        """See ``MappedCatalog``."""
+        try:
+            with self._reading:
+                facts, page_bytes = self._environment.info(), self._environment.stat()["psize"]
+        except lmdb.Error as error:
+            raise self._unavailable(error) from error
+        return MapUse(facts["map_size"], (facts["last_pgno"] + 1) * page_bytes)
+
     async def check(self) -> None:
         """See ``Catalog``."""
         try:
@@ -329,6 +343,7 @@ class LmdbCatalog:
                     return self._try(jobs)
                 except lmdb.MapFullError:
                     self._move_map(2 * self._environment.info()["map_size"])
+                    self._counts["map_growths"] += 1
                 except lmdb.MapResizedError:
                     self._move_map(0)
         except lmdb.Error as error:
@@ -415,7 +430,7 @@ class LmdbCatalog:
     def _clear_dead_readers(self) -> None:
         try:
             with self._querying:  # a writer may have to wait for another process, and this must not
-                self._environment.reader_check()
+                self._counts["stale_readers"] += self._environment.reader_check()
         except lmdb.Error as error:
             raise self._unavailable(error) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from stat7store.server import files, observe, uploads
+from stat7store.server import files, metrics, observe, uploads
 from stat7store.server.envelope import add_common_headers, envelope
 from stat7store.server.node import NODE, Node
 from stat7store.server.page import add_page
@@ -31,6 +31,7 @@ def make_app(node: Node) -> web.Application:
             web.get("/v1/timings", observe.recent_timings),
             web.get("/v1/timings/{request_id}", observe.one_timing),
             web.get("/v1/stats", observe.stats),
+            web.get("/metrics", metrics.metrics),
             web.get("/healthz", observe.healthz),
             web.get("/readyz", observe.readyz),
         ]

@@ -72,7 +72,7 @@ class _Supervisor:
         self._workers = workers
         self._reserved = reserved
         self._memory = BoardMemory(workers)
-        self._tallies = TalliesMemory(workers + 2)
+        self._tallies = TalliesMemory([*map(_name, range(workers + 1)), "supervisor"])
         self._own_tallies = Tallies(self._tallies, workers + 1)
         self._counts = {"processes_replaced": 0, "writers_killed": 0, "write_lock_stalls": 0}
         self._log = make_log(settings, process="supervisor")

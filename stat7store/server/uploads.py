@@ -128,8 +128,8 @@ def _well_formed() -> Iterator[None]:
 
 
 def _answer(request: web.Request, added: Sequence[Added]) -> web.Response:
-    for _ in added:
-        request.app[NODE].board.count("uploads")
+    for file in added:
+        request.app[NODE].board.count_upload(file.entry.locator.size, created=file.created)
     status = 201 if any(file.created for file in added) else 200
     if len(added) > 1:
         return json_response({"files": [file_json(file.entry, file.created) for file in added]}, status)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
@@ -18,6 +19,7 @@ from stat7store.server.app import make_app
 from stat7store.server.board import Board
 from stat7store.server.connection import Runner
 from stat7store.server.fastlane import FastLane
+from stat7store.server.housekeeping import told
 from stat7store.server.log import Log
 from stat7store.server.node import Node
 from stat7store.server.request_log import REQUEST_LOG
@@ -44,7 +46,7 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     )
     await runner.setup()
     rolling = asyncio.create_task(_roll(node.board))
-    telling = asyncio.create_task(node.tallies.keep_telling(node.store.counts))
+    telling = asyncio.create_task(node.tallies.keep_telling(told(partial(_counts, node, runner), node.log)))
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         yield
@@ -53,6 +55,11 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
         rolling.cancel()
         telling.cancel()
         log.flush()
+
+
+def _counts(node: Node, runner: Runner) -> dict[str, int]:
+    node.board.connections = 0 if runner.server is None else len(runner.server.connections)
+    return node.store.counts()
 
 
 async def _roll(board: Board) -> None:
