@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,6 +18,7 @@ from stat7store.server.log import make_log
 from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.settings import Settings
 from tests.holder import commit_and_hold, holder
+from tests.running import wait_until
 
 LIMIT_S = 10.0
 
@@ -80,6 +85,50 @@ def test_a_foreign_process_is_told_of_once(tmp_path: Path, capfd: pytest.Capture
         assert "another program holds the catalog's write lock" in said
         assert f'"pid": {program.pid}' in said
         assert watched.watchdog.stalls == 1
+
+
+@contextmanager
+def frozen_while(folder: Path) -> Iterator[None]:
+    """Freeze the filesystem of a folder for the length of the context: who writes there waits, as for a dead disk."""
+    subprocess.run(["fsfreeze", "-f", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "-u", folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of its own."""
+    missing = [tool for tool in ("mkfs.ext4", "mount", "fsfreeze") if shutil.which(tool) is None]
+    if missing or os.geteuid():
+        told = f"needs root and {', '.join(missing) or 'nothing else'}"
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_one_that_waits_for_the_disk_is_not_killed(disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A kill would not end it before the disk answers; that the disk does not answer is said once."""
+    watched = Watched(disk)
+    with holder(disk) as program:
+        with frozen_while(disk):
+            print("commit", file=program.stdin, flush=True)
+            wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_DISK_SLEEP)
+            assert set(watched.look_for(5 * LIMIT_S, program.pid)) == {None}
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert "the disk of the catalog does not answer" in said
+        assert program.stdout is not None
+        assert program.stdout.readline()  # it has committed, and gone on
 
 
 def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path) -> None:
