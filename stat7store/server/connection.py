@@ -40,6 +40,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_at_start",
+        "_count_refusal",
         "_lane",
         "_outlet",
         "_sending",
@@ -52,9 +53,12 @@ class Connection(RequestHandler):
         "socket_number",
     )
 
-    def __init__(self, manager: web.Server, lane: FastLane | None, **kwargs: Any) -> None:
+    def __init__(
+        self, manager: web.Server, lane: FastLane | None, count_refusal: Callable[[int], None], **kwargs: Any
+    ) -> None:
         super().__init__(manager, **kwargs)
         self._lane = lane
+        self._count_refusal = count_refusal
         self._at_start = True  # whether aiohttp's parser stands at the start of a request
         self._outlet: socket.socket | None = None
         self._sending: Sending | None = None
@@ -250,18 +254,20 @@ class Connection(RequestHandler):
             self.log_exception("unhandled error", exc_info=exc)
             response = problem_of_bug()
         response.force_close()
+        self._count_refusal(response.status)
         return response
 
 
 class ConnectionServer(web.Server):
     """Makes a ``Connection`` for each client, and hands each request its arrival time."""
 
-    def __init__(self, server: web.Server, lane: FastLane | None) -> None:
+    def __init__(self, server: web.Server, lane: FastLane | None, count_refusal: Callable[[int], None]) -> None:
         """Take over from the server that ``web.AppRunner`` made."""
         super().__init__(
             server.request_handler, request_factory=server.request_factory, loop=server._loop, **server._kwargs
         )
         self._lane = lane
+        self._count_refusal = count_refusal
         make_request = server.request_factory
 
         def make_stamped_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -273,16 +279,22 @@ class ConnectionServer(web.Server):
         self.request_factory = make_stamped_request
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, self._lane, loop=self._loop, **self._kwargs)
+        return Connection(self, self._lane, self._count_refusal, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
     """Runs an application on ``Connection``."""
 
-    def __init__(self, app: web.Application, lane: FastLane | None, **kwargs: Any) -> None:
-        """``lane``: what answers ahead of the application, if anything does."""
+    def __init__(
+        self, app: web.Application, lane: FastLane | None, count_refusal: Callable[[int], None], **kwargs: Any
+    ) -> None:
+        """``lane``: what answers ahead of the application, if anything does.
+
+        ``count_refusal`` is called with the status of each answer that never reached the application.
+        """
         super().__init__(app, **kwargs)
         self._lane = lane
+        self._count_refusal = count_refusal
 
     async def _make_server(self) -> web.Server:
-        return ConnectionServer(await super()._make_server(), self._lane)
+        return ConnectionServer(await super()._make_server(), self._lane, self._count_refusal)

@@ -40,6 +40,7 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     runner = Runner(
         app,
         FastLane(node, log, *immediate) if immediate else None,
+        partial(node.board.count_request, ""),
         access_log=None,
         auto_decompress=False,
         shutdown_timeout=node.settings.drain_timeout,

@@ -76,6 +76,7 @@ def test_requests_uploads_and_bytes_are_counted(server: RunningServer) -> None:
     assert ask(f"{server.url}/v1/files", "POST", photos[0]) == 200
     assert ask(f"{server.url}/v1/files/{'0' * 64}") == 404
     assert ask(f"{server.url}/v1/files", "PROPFIND") == 405
+    assert ask(f"{server.url}/v1/files", "BREW") == 400  # it does not even get to be a request
 
     def grown(name: str, **labels: str) -> float:
         return value(scrape(server), name, **labels) - value(before, name, **labels)
@@ -84,6 +85,7 @@ def test_requests_uploads_and_bytes_are_counted(server: RunningServer) -> None:
     assert grown("stat7_requests_total", method="POST", status="200") == 1
     assert grown("stat7_requests_total", method="GET", status="404") == 1
     assert grown("stat7_requests_total", method="other", status="405") == 1
+    assert grown("stat7_requests_total", method="other", status="400") == 1
     assert grown("stat7_uploads_total", outcome="created") == 5
     assert grown("stat7_uploads_total", outcome="deduplicated") == 1
     assert grown("stat7_received_bytes_total") == sum(map(len, [*photos, photos[0]]))
