@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 
 from stat7store.address import Address
 from stat7store.backends import Backends
@@ -22,6 +22,7 @@ from stat7store.catalog.base import (
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.room import Promise, Room
 from stat7store.small import SmallFiles
 from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
@@ -47,8 +48,8 @@ class Store:
     ``blobs`` is one backend, or several. ``accepted`` are media types or families, ``max_size`` is
     in bytes, ``now`` is the wall clock in milliseconds. An intent older than ``intent_timeout_s`` is
     taken for one of a dead upload; ``owner`` is named in those of this process. ``small`` is the way in
-    for small files, if they have one of their own. The store does not own the catalog and the
-    backends; whoever opened them closes them.
+    for small files, if they have one of their own, ``room`` what there is for new files. The store
+    does not own the catalog and the backends; whoever opened them closes them.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Store:
         intent_timeout_s: float = INTENT_TIMEOUT_S,
         owner: str = "",
         small: SmallFiles | None = None,
+        room: Room | None = None,
     ) -> None:
         self._catalog = catalog
         self._backends = backends = blobs if isinstance(blobs, Backends) else Backends({0: blobs})
@@ -72,6 +74,7 @@ class Store:
         self._max_size = max_size
         self._now = now
         self._small = small
+        self._room = room or Room()
 
     @property
     def backend(self) -> str:
@@ -100,28 +103,36 @@ class Store:
             return self._catalog, blobs, self._backends.primary
         return None
 
+    def promise(self, size: int) -> AbstractContextManager[Promise]:
+        """Hold room for ``size`` bytes that are to come; see ``Room.promise``."""
+        return self._room.promise(size)
+
     @asynccontextmanager
-    async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
+    async def upload(
+        self, filename: str = "", expected: Address | None = None, promise: Promise | None = None
+    ) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
 
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
-        address the bytes must have.
+        address the bytes must have. ``promise`` is the room held for it, and maybe for others. Raises ``NoSpace``.
         """
-        upload = Upload(
-            self._catalog,
-            self._backends,
-            self._keeper,
-            self._small,
-            filename=filename,
-            expected=expected,
-            accepted=self._accepted,
-            max_size=self._max_size,
-            stored_at=self._now(),
-        )
-        try:
-            yield upload
-        finally:
-            await upload.close()
+        with ExitStack() as held:
+            upload = Upload(
+                self._catalog,
+                self._backends,
+                self._keeper,
+                self._small,
+                promise or held.enter_context(self._room.promise()),
+                filename=filename,
+                expected=expected,
+                accepted=self._accepted,
+                max_size=self._max_size,
+                stored_at=self._now(),
+            )
+            try:
+                yield upload
+            finally:
+                await upload.close()
 
     def bulk(self) -> Bulk:
         """Return the way in for many files at once. Raises ``Unavailable`` where there is none."""
@@ -133,7 +144,15 @@ class Store:
                 backends[number] = blobs
         if not isinstance(self._catalog, BulkCatalog) or primary not in backends:
             raise Unavailable("this store takes files one by one only; send them to its server")
-        return Bulk(self._catalog, backends, primary, accepted=self._accepted, max_size=self._max_size, now=self._now)
+        return Bulk(
+            self._catalog,
+            backends,
+            primary,
+            self._room,
+            accepted=self._accepted,
+            max_size=self._max_size,
+            now=self._now,
+        )
 
     def verifier(self, tally: Tally, tell: Callable[[Finding], None], *, bytes_per_s: float, jobs: int) -> Verifier:
         """Return what re-reads all that is stored, and marks what is damaged; see ``Verifier``."""

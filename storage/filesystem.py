@@ -207,6 +207,10 @@ class FilesystemBlobs:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BlobMissing(location) from error
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept:
+                self._kept.turn()  # what is kept open is worth less than what is asked for
+                self._kept.turn()
+                return await self._open(location)
             if error.errno == errno.ELOOP:
                 raise BlobDamaged(location, "it is a symbolic link") from error
             raise unavailable(error) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import shutil
 import struct
 import tempfile
@@ -41,16 +42,19 @@ from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Place
 from stat7store.timing import now_ns
 from storage.group import GroupCommit
+from storage.linux import set_aside
 from storage.recent import Recent
 
 FORMAT = b"2"
 LOCK_FILE = "lock.mdb"
+_DATA_FILE = "data.mdb"
 
 T = TypeVar("T")
 _Job = Callable[[Changes], object]
 _FORMAT_KEY = b"format"
 _MAX_READERS = 1024
 _HARDLY_ANY_ROOM = 1 << 20
+_SET_ASIDE_BYTES = 8 << 20  # a change writes some pages of 4 KiB anew before the old ones are free
 _KNOWN_ENTRIES = 4096  # about 1 KB each
 _THREAD_MASK = 0x3FFFFFFF  # FUTEX_TID_MASK, linux/futex.h
 
@@ -224,6 +228,14 @@ class LmdbCatalog:
             except lmdb.MapResizedError:
                 self._follow()
 
+    def stored_bytes(self) -> int:
+        """Return how many bytes all files have together; some microseconds, in any thread. Raises ``Unavailable``."""
+        while True:
+            try:
+                return self._read_once(self._reading, Tables.counters).bytes
+            except lmdb.MapResizedError:
+                self._follow()
+
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """See ``Catalog``."""
         return await self._read(lambda tables: tables.known(addresses))
@@ -256,8 +268,9 @@ class LmdbCatalog:
     # Housekeeping
 
     async def maintain(self) -> None:
-        """Clear the read transactions of dead processes: what they pin makes the file grow."""
+        """Clear the read transactions of dead processes, which make the file grow, and set room aside for that."""
         await asyncio.to_thread(self._clear_dead_readers)
+        await asyncio.to_thread(self._set_room_aside)
 
     def counts(self) -> dict[str, int]:
         """See ``MappedCatalog``."""
@@ -400,7 +413,7 @@ class LmdbCatalog:
             elif found != FORMAT:
                 raise Unavailable(
                     f"the catalog in {self._path} is of format {found.decode(errors='replace')}; "
-                    f"this version reads format {FORMAT.decode()}"
+                    f"this version reads format {FORMAT.decode()}: {_advice(found)}"
                 )
             self._databases = {name: open_table(name.encode()) for name in PLAIN_TABLES}
             self._databases |= {name: open_table(name.encode(), integerkey=True) for name in NUMBERED_TABLES}
@@ -434,8 +447,18 @@ class LmdbCatalog:
         except lmdb.Error as error:
             raise self._unavailable(error) from error
 
+    def _set_room_aside(self) -> None:
+        """Keep disk blocks ready behind the end of the file, so that deletes succeed on a disk that others filled."""
+        # no error: the disk is full already, or the filesystem cannot do that
+        with contextlib.suppress(OSError):
+            file = os.open(self._path / _DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                set_aside(file, os.fstat(file).st_size, _SET_ASIDE_BYTES)
+            finally:
+                os.close(file)
+
     def _unavailable(self, error: lmdb.Error) -> Unavailable:
-        full = error.code in (errno.ENOSPC, errno.EDQUOT)
+        full = error.code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         # LMDB reports a write that the full disk cut short as any other that failed
         if full or (error.code == errno.EIO and shutil.disk_usage(self._path).free < _HARDLY_ANY_ROOM):
             return NoSpace(f"no room left for the catalog in {self._path}")
@@ -482,6 +505,12 @@ class _Known(NamedTuple):
 
 class _HalfDone(Exception):
     """An operation failed after its first change; its cause says why."""
+
+
+def _advice(found: bytes) -> str:
+    if found.isdigit() and int(found) > int(FORMAT):
+        return "a newer version of STAT7 Store has written it; use that version"
+    return "make it anew from the blobs, with the server stopped: stat7store rebuild"
 
 
 def _add(changes: Changes, file: NewFile) -> Added:

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import ipaddress
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -21,9 +20,11 @@ from dataclasses import dataclass
 from stat7store.catalog.write_lock import WriteLock
 from stat7store.errors import Malformed, Unavailable
 from stat7store.folder import CATALOG, make_folder
-from stat7store.opening import is_remote, own, prepare
+from stat7store.opening import own, prepare
+from stat7store.room import Pledges
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
+from stat7store.server.limits import raise_open_files
 from stat7store.server.log import Log, make_log
 from stat7store.server.probing import probe
 from stat7store.server.tallies import Tallies, TalliesMemory
@@ -46,15 +47,17 @@ def serve(settings: Settings) -> int:
     """
     workers = settings.workers or len(os.sched_getaffinity(0))
     host = _checked_host(settings)
-    make_folder(settings.data)
+    make_folder(settings.data, network_filesystem=settings.network_filesystem)
     held = own(settings.data)
     try:
-        if is_remote(settings):
-            probe(settings)
+        warning = probe(settings)
         prepare(settings)
         with _reserve(host, settings.port) as reserved:
-            _raise_open_files()
-            return _Supervisor(settings, workers, reserved).run()
+            raise_open_files()
+            supervisor = _Supervisor(settings, workers, reserved)
+            if warning:
+                supervisor.warn(warning)
+            return supervisor.run()
     finally:
         os.close(held)
 
@@ -73,6 +76,7 @@ class _Supervisor:
         self._reserved = reserved
         self._memory = BoardMemory(workers)
         self._tallies = TalliesMemory([*map(_name, range(workers + 1)), "supervisor"])
+        self._pledges = Pledges.allocate(workers + 1)
         self._own_tallies = Tallies(self._tallies, workers + 1)
         self._counts = {"processes_replaced": 0, "writers_killed": 0, "write_lock_stalls": 0}
         self._log = make_log(settings, process="supervisor")
@@ -83,6 +87,10 @@ class _Supervisor:
         self._deadline: float | None = None
         self._exit_code = 0
         self._announced = False
+
+    def warn(self, what: str) -> None:
+        """Say in the log what is amiss but no reason not to serve."""
+        self._log.warning(what)
 
     def run(self) -> int:
         signals, self._waker = socket.socketpair()
@@ -222,7 +230,8 @@ class _Supervisor:
             await tidy(self._settings, tallies, log, ready)
         else:
             with _listener(self._reserved) as listener:
-                await work(self._settings, Board(self._memory, number), tallies, listener, number, log, ready)
+                board, pledges = Board(self._memory, number), Pledges(self._pledges, number)
+                await work(self._settings, board, tallies, listener, number, log, ready, pledges)
 
 
 def _name(number: int) -> str:
@@ -284,10 +293,3 @@ def _bindable(family: int) -> socket.socket:
     bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return bindable
-
-
-def _raise_open_files() -> None:
-    """Take all the open files this process may have: each connection and each upload needs some."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
