@@ -9,6 +9,7 @@ from stat7store.address import Address
 from stat7store.catalog.base import BulkCatalog, NewFile
 from stat7store.media.sniff import HEAD_BYTES, realm_of
 from stat7store.record import FileRecord, Locator, Place
+from stat7store.room import Promise, Room
 from stat7store.translate import blob_errors
 from stat7store.upload import accepted_type, refuse_empty, refuse_too_large
 from storage.base import BulkBlobs, Spool
@@ -23,6 +24,13 @@ class Incoming:
     media_type: str
     filename: str
     tags: tuple[str, ...] = ()
+    promise: Promise | None = None
+
+    def close(self) -> None:
+        """Let go of the spool, and of the room held for it."""
+        self.spool.close()
+        if self.promise is not None:
+            self.promise.close()
 
 
 class Bulk:
@@ -36,6 +44,7 @@ class Bulk:
         catalog: BulkCatalog,
         backends: Mapping[int, BulkBlobs],
         primary: int,
+        room: Room,
         *,
         accepted: Sequence[str],
         max_size: int,
@@ -46,6 +55,7 @@ class Bulk:
         self._backends = backends
         self._primary = primary
         self._blobs = backends[primary]
+        self._room = room
         self._accepted = accepted
         self._max_size = max_size
         self._now = now
@@ -56,6 +66,12 @@ class Bulk:
         Raises ``Malformed`` for an empty one, ``TooLarge`` or ``NotAccepted``.
         """
         return judge(self._accepted, self._max_size, head, size)
+
+    def promise(self, size: int) -> Promise:
+        """Hold room for a file, for the caller to close. Raises ``NoSpace``."""
+        promise = Promise(self._room)
+        promise.announce(size)
+        return promise
 
     def spool(self) -> Spool:
         """Return a new, empty spool. Raises ``NoSpace`` or ``Unavailable``."""

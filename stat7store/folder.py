@@ -12,11 +12,13 @@ from pathlib import Path
 import msgspec
 
 from stat7store.errors import Unavailable
+from stat7store.footing import PROBES, check_footing
 from storage.base import BlobError
 from storage.filesystem import FilesystemBlobs
 
 FORMAT = 2
 FORMAT_FILE = "stat7.json"
+_WITHOUT_BACKENDS = 1  # the format before this one
 FILESYSTEM = "filesystem"
 CATALOG, BLOBS, SPOOLS = "catalog", "blobs", "spools"
 _OWN_NAMES = (CATALOG, BLOBS, SPOOLS, "serve.lock", "stat7.new")
@@ -59,18 +61,21 @@ class _Format(msgspec.Struct):
     format: object = None
 
 
-def make_folder(data: Path) -> None:
+def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
     """Make the folder of a store, but for its backends, or check that it is one; idempotent.
 
-    Raises ``Unavailable`` saying what to do if it cannot be made, holds something else, or is of
-    another format.
+    One of format 1 is brought to format 2. ``network_filesystem``: it may be on one. Raises
+    ``Unavailable`` saying what to do if it cannot be made, cannot hold a store, holds something else,
+    or is of another format.
     """
     with _saying_why(data):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_footing(data, network_filesystem=network_filesystem)
         if (data / FORMAT_FILE).exists():
+            _bring_up_to_date(data)
             _read(data)
             _refuse_lost_catalog(data)
-        elif any(entry.name not in _OWN_NAMES for entry in data.iterdir()):
+        elif any(not _is_own(entry.name) for entry in data.iterdir()):
             raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
         else:
             with _locked(data):
@@ -114,9 +119,26 @@ def enlist(data: Path, site: Site | None, *, primary: bool) -> int:
 def _read(data: Path) -> Facts:
     text = (data / FORMAT_FILE).read_bytes()
     found = msgspec.json.decode(text, type=_Format).format
-    if found != FORMAT:
-        raise Unavailable(f"{data} is of format {found}; this version reads format {FORMAT}")
-    return msgspec.json.decode(text, type=Facts)
+    if found == FORMAT:
+        return msgspec.json.decode(text, type=Facts)
+    if isinstance(found, int) and found > FORMAT:
+        advice = "a newer version of STAT7 Store has written it; use that version, or name another folder"
+    elif found == _WITHOUT_BACKENDS:
+        advice = "stat7store serve brings it up to date"
+    else:
+        advice = "no version of STAT7 Store has written that; restore the file from a backup"
+    raise Unavailable(f"{data} is of format {found}; this version reads format {FORMAT}: {advice}")
+
+
+def _bring_up_to_date(data: Path) -> None:
+    """Give a folder of format 1, which had its blobs in itself only, the list of its backends. Durable on return."""
+    with _locked(data):
+        if msgspec.json.decode((data / FORMAT_FILE).read_bytes(), type=_Format).format == _WITHOUT_BACKENDS:
+            _write(data, Facts(secrets.token_hex(16), backends={0: Site(FILESYSTEM)}))
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_NAMES or name.startswith(PROBES)
 
 
 def _refuse_lost_catalog(data: Path) -> None:

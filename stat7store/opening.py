@@ -12,11 +12,14 @@ from pathlib import Path
 
 from stat7store.address import Address
 from stat7store.backends import Backends
+from stat7store.catalog.base import Query
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Malformed, Stat7Error, Unavailable
+from stat7store.errors import Damaged, Malformed, Stat7Error, Unavailable
 from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.footing import clock_complaint
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration
+from stat7store.room import Pledges, Room
 from stat7store.settings import Settings
 from stat7store.small import SmallFiles
 from stat7store.store import Store, unix_ms
@@ -33,7 +36,7 @@ def prepare(settings: Settings) -> None:
     Raises ``Unavailable`` saying what to do if it cannot be made, holds something else, or is of
     another format.
     """
-    make_folder(settings.data)
+    make_folder(settings.data, network_filesystem=settings.network_filesystem)
     enlist(settings.data, site_of(settings), primary=True)
 
 
@@ -72,6 +75,21 @@ async def check_backend(settings: Settings) -> None:
         raise Unavailable(str(error)) from error
 
 
+async def check_catalog(settings: Settings) -> str:
+    """Return if the catalog can be opened, with what it says against the clock; ``make_folder`` has made the folder.
+
+    Raises ``Unavailable`` saying what to do.
+    """
+    catalog = LmdbCatalog(settings.data / CATALOG, map_size=settings.map_size)
+    try:
+        newest = await catalog.query(Query(), 1)  # the newest first
+    except Damaged:
+        return ""  # of that the requests for it tell
+    finally:
+        await catalog.close()
+    return clock_complaint(unix_ms(), max((entry.record.stored_at for entry in newest.entries), default=None))
+
+
 def own(data: Path) -> int:
     """Take the folder for one server; return a descriptor that holds it, inherited over a fork.
 
@@ -87,10 +105,11 @@ def own(data: Path) -> int:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
+async def open_store(settings: Settings, pledges: Pledges | None = None) -> AsyncIterator[Store]:
     """Open the store in ``settings.data``, which ``prepare`` has made, and close it at the end.
 
-    LMDB wants to be opened once in a process, and after any fork.
+    LMDB wants to be opened once in a process, and after any fork. ``pledges`` tell other processes of a server
+    what room is promised here.
     """
     async with opened(settings) as (catalog, backends), AsyncExitStack() as stack:
         small = None
@@ -105,6 +124,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             intent_timeout_s=settings.intent_timeout,
             owner=_owner(),
             small=small,
+            room=_room(settings, catalog, backends, pledges),
         )
 
 
@@ -164,6 +184,17 @@ class _Opener:
                 blobs = await asyncio.to_thread(_cached, blobs, folder, self._settings)
         self._stack.push_async_callback(blobs.close)
         return blobs
+
+
+def _room(settings: Settings, catalog: LmdbCatalog, backends: Backends, pledges: Pledges | None) -> Room:
+    spools = BLOBS if backends.blobs.kind == FILESYSTEM else SPOOLS
+    return Room(
+        [settings.data / spools, settings.data / CATALOG],
+        min_free=None if settings.min_free is None else int(settings.min_free),
+        max_store_bytes=None if settings.max_store_bytes is None else int(settings.max_store_bytes),
+        stored_bytes=catalog.stored_bytes,
+        pledges=pledges,
+    )
 
 
 def _wanted(settings: Settings) -> Site:

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STAT7_", extra="forbid", frozen=True)
 
     data: Path = Field(Path("stat7-data"), description="Folder that holds the catalog and the blobs.")
+    network_filesystem: bool = Field(
+        False, description="Use a folder on a network filesystem all the same; no other machine may ever use it."
+    )
     host: str = Field("127.0.0.1", description="Interface to listen on; other than loopback only with --open.")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(0, ge=0, le=256, description="Worker processes; 0 means one for each core.")
@@ -90,8 +93,20 @@ class Settings(BaseSettings):
         ["image/*", "video/*"], description="Media types that may be stored, separated by commas."
     )
     max_upload_size: ByteSize = Field(ByteSize(64 * _GIB), gt=0, description="Largest request body taken.")
+    min_free: ByteSize | None = Field(
+        None, description="Room to keep free on disk, or no upload is taken; if not given 1 % of it, at most 1 GiB."
+    )
+    max_store_bytes: ByteSize | None = Field(
+        None, gt=0, description="Most bytes of all files together; no limit if not given."
+    )
     max_parts: int = Field(256, ge=1, le=10_000, description="Most parts in one multipart upload.")
     body_timeout: float = Field(60.0, gt=0, description="Seconds a client may send nothing of a body it announced.")
+    max_connections: int = Field(
+        4096, ge=1, le=1_000_000, description="Most connections at once, shared out among the workers."
+    )
+    idle_timeout: Duration = Field(
+        120.0, gt=0, description="Seconds a connection may be open without a request, or with an unfinished one's head."
+    )
     drain_timeout: float = Field(
         30.0, ge=0, description="Seconds that requests in flight have to finish when the server stops."
     )
@@ -101,6 +116,9 @@ class Settings(BaseSettings):
     sweep_every: float = Field(3600.0, gt=0, description="Seconds between sweeps for orphaned blobs.")
     intent_timeout: float = Field(
         21600.0, gt=0, description="Seconds after which an upload to S3 that was begun and not finished is swept."
+    )
+    writer_timeout: Duration = Field(
+        30.0, ge=0, description="Seconds after which a process that blocks the catalog is killed; 0: never."
     )
     blobs: Backend = Field(
         "", description="Where new files go: filesystem or s3://bucket/prefix; if not given, where they went last."

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 
 from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.bulk import Bulk
-from stat7store.catalog.base import BulkCatalog, Catalog, Counters, ImmediateCatalog, Page, Query
+from stat7store.catalog.base import (
+    BulkCatalog,
+    Catalog,
+    Counters,
+    ImmediateCatalog,
+    MappedCatalog,
+    MapUse,
+    Page,
+    Query,
+)
 from stat7store.errors import Damaged, NotFound, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.record import Entry, FileRecord, Locator
+from stat7store.room import Promise, Room
 from stat7store.small import SmallFiles
 from stat7store.sweeper import Sweeper
 from stat7store.timing import StageClock, now_ns
@@ -38,8 +48,8 @@ class Store:
     ``blobs`` is one backend, or several. ``accepted`` are media types or families, ``max_size`` is
     in bytes, ``now`` is the wall clock in milliseconds. An intent older than ``intent_timeout_s`` is
     taken for one of a dead upload; ``owner`` is named in those of this process. ``small`` is the way in
-    for small files, if they have one of their own. The store does not own the catalog and the
-    backends; whoever opened them closes them.
+    for small files, if they have one of their own, ``room`` what there is for new files. The store
+    does not own the catalog and the backends; whoever opened them closes them.
     """
 
     def __init__(
@@ -53,15 +63,18 @@ class Store:
         intent_timeout_s: float = INTENT_TIMEOUT_S,
         owner: str = "",
         small: SmallFiles | None = None,
+        room: Room | None = None,
     ) -> None:
         self._catalog = catalog
         self._backends = backends = blobs if isinstance(blobs, Backends) else Backends({0: blobs})
         self._keeper = Keeper(catalog, backends, now=now, owner=owner)
+        self._sweeper = Sweeper(catalog, backends)
         self._intent_timeout_s = intent_timeout_s
         self._accepted = tuple(accepted)
         self._max_size = max_size
         self._now = now
         self._small = small
+        self._room = room or Room()
 
     @property
     def backend(self) -> str:
@@ -74,8 +87,13 @@ class Store:
         return "unknown" if blobs is None else blobs.kind
 
     def counts(self) -> dict[str, int]:
-        """Return what this process's backends have counted so far; see ``storage.base.Counted``."""
-        return self._backends.counts()
+        """Return what backends, catalog and sweeper have counted so far in this process."""
+        catalog = self._catalog.counts() if isinstance(self._catalog, MappedCatalog) else {}
+        return {**self._backends.counts(), **catalog, **self._sweeper.counts()}
+
+    def map_use(self) -> MapUse | None:
+        """Return how much room the catalog takes; None if it is not in a memory map. Raises ``Unavailable``."""
+        return self._catalog.map_use() if isinstance(self._catalog, MappedCatalog) else None
 
     @property
     def immediate(self) -> tuple[ImmediateCatalog, Immediate, int] | None:
@@ -85,28 +103,36 @@ class Store:
             return self._catalog, blobs, self._backends.primary
         return None
 
+    def promise(self, size: int) -> AbstractContextManager[Promise]:
+        """Hold room for ``size`` bytes that are to come; see ``Room.promise``."""
+        return self._room.promise(size)
+
     @asynccontextmanager
-    async def upload(self, filename: str = "", expected: Address | None = None) -> AsyncIterator[Upload]:
+    async def upload(
+        self, filename: str = "", expected: Address | None = None, promise: Promise | None = None
+    ) -> AsyncIterator[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
 
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
-        address the bytes must have.
+        address the bytes must have. ``promise`` is the room held for it, and maybe for others. Raises ``NoSpace``.
         """
-        upload = Upload(
-            self._catalog,
-            self._backends,
-            self._keeper,
-            self._small,
-            filename=filename,
-            expected=expected,
-            accepted=self._accepted,
-            max_size=self._max_size,
-            stored_at=self._now(),
-        )
-        try:
-            yield upload
-        finally:
-            await upload.close()
+        with ExitStack() as held:
+            upload = Upload(
+                self._catalog,
+                self._backends,
+                self._keeper,
+                self._small,
+                promise or held.enter_context(self._room.promise()),
+                filename=filename,
+                expected=expected,
+                accepted=self._accepted,
+                max_size=self._max_size,
+                stored_at=self._now(),
+            )
+            try:
+                yield upload
+            finally:
+                await upload.close()
 
     def bulk(self) -> Bulk:
         """Return the way in for many files at once. Raises ``Unavailable`` where there is none."""
@@ -118,7 +144,15 @@ class Store:
                 backends[number] = blobs
         if not isinstance(self._catalog, BulkCatalog) or primary not in backends:
             raise Unavailable("this store takes files one by one only; send them to its server")
-        return Bulk(self._catalog, backends, primary, accepted=self._accepted, max_size=self._max_size, now=self._now)
+        return Bulk(
+            self._catalog,
+            backends,
+            primary,
+            self._room,
+            accepted=self._accepted,
+            max_size=self._max_size,
+            now=self._now,
+        )
 
     def verifier(self, tally: Tally, tell: Callable[[Finding], None], *, bytes_per_s: float, jobs: int) -> Verifier:
         """Return what re-reads all that is stored, and marks what is damaged; see ``Verifier``."""
@@ -222,7 +256,7 @@ class Store:
         be deleted now stays queued, and does not keep those on other backends from going: the first
         such failure is raised at the end.
         """
-        return await Sweeper(self._catalog, self._backends).sweep_garbage()
+        return await self._sweeper.sweep_garbage()
 
     async def sweep_orphans(self) -> int:
         """Queue blobs as garbage that no entry points at and no living upload claims; return how many.
@@ -230,8 +264,7 @@ class Store:
         They are what a crash leaves between ``put`` and the catalog.
         """
         before = self._now() - int(self._intent_timeout_s * 1000)
-        sweeper = Sweeper(self._catalog, self._backends)
-        return await sweeper.sweep_intents(before) + await sweeper.sweep_orphans(self._intent_timeout_s)
+        return await self._sweeper.sweep_intents(before) + await self._sweeper.sweep_orphans(self._intent_timeout_s)
 
     async def maintain(self) -> None:
         """Housekeeping of the catalog that one process of a node does now and then."""

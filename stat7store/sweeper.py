@@ -17,11 +17,20 @@ _BATCH = 256
 
 
 class Sweeper:
-    """One sweep at a time. Everything is idempotent: it may stop at any point and be done again."""
+    """Sweeps of one kind go one at a time. Everything is idempotent: it may stop at any point and be done again."""
 
     def __init__(self, catalog: Catalog, backends: Backends) -> None:
         self._catalog = catalog
         self._backends = backends
+        self._counts = dict.fromkeys(("garbage_deleted", "intents_expired", "orphans_found", "uploads_expired"), 0)
+
+    def counts(self) -> dict[str, int]:
+        """Return what was swept so far.
+
+        ``garbage_deleted``: blobs of the garbage queue; ``intents_expired``: intents of dead uploads;
+        ``orphans_found``: blobs that nothing pointed at; ``uploads_expired``: what else dead uploads left.
+        """
+        return dict(self._counts)
 
     async def sweep_garbage(self) -> int:
         """Delete the blobs of the garbage queue; see ``Store.sweep_garbage``."""
@@ -39,6 +48,7 @@ class Sweeper:
                     raise error
             await self._catalog.forget_garbage(gone)
             swept += len(gone)
+            self._counts["garbage_deleted"] += len(gone)
         if failures:
             raise next(iter(failures.values()))
         return swept
@@ -50,7 +60,9 @@ class Sweeper:
         ``Unavailable``, and nothing of it was acknowledged.
         """
         stale = await self._catalog.intents(before)
-        return sum(await asyncio.gather(*(self._catalog.withdraw_intent(intent.place) for intent in stale)))
+        expired = sum(await asyncio.gather(*(self._catalog.withdraw_intent(intent.place) for intent in stale)))
+        self._counts["intents_expired"] += expired
+        return expired
 
     async def sweep_orphans(self, older_than_s: float) -> int:
         """Queue the orphans on all backends; return how many. The first failure is raised at the end.
@@ -72,6 +84,7 @@ class Sweeper:
 
     async def _sweep(self, blobs: BlobStore, number: int, older_than_s: float) -> int:
         swept = await blobs.abort_unfinished(older_than_s) if isinstance(blobs, Unfinished) else 0
+        self._counts["uploads_expired"] += swept
         if isinstance(blobs, Claimable):
             claimable = blobs
 
@@ -89,7 +102,9 @@ class Sweeper:
     async def _discard_orphans(self, blobs: BlobStore, number: int, discard: Callable[[Place], Awaitable[bool]]) -> int:
         swept = 0
         async for orphans in self.unreferenced(blobs, number):
-            swept += sum(await asyncio.gather(*map(discard, orphans)))
+            found = sum(await asyncio.gather(*map(discard, orphans)))
+            self._counts["orphans_found"] += found
+            swept += found
         return swept
 
     async def unreferenced(self, blobs: BlobStore, number: int) -> AsyncIterator[list[Place]]:

@@ -12,6 +12,7 @@ from stat7store.errors import DigestMismatch, Malformed, NotAccepted, NotFound, 
 from stat7store.keeping import Keeper
 from stat7store.media.sniff import HEAD_BYTES, accepts, realm_of, sniff
 from stat7store.record import Entry, FileRecord, Locator, Place
+from stat7store.room import Promise
 from stat7store.small import SMALL_BYTES, SmallFile, SmallFiles
 from stat7store.translate import blob_errors
 from storage.base import Spool
@@ -23,7 +24,8 @@ class Upload:
     """Takes bytes with ``write``, then ``commit`` makes them durable. Made by ``Store.upload``.
 
     Memory is bounded: at most two blocks wait, one being absorbed while the next arrives. A small
-    file stays in memory until it is committed. Whatever is not committed leaves nothing behind.
+    file stays in memory until it is committed, unless too much waits there. Whatever is not
+    committed leaves nothing behind.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Upload:
         backends: Backends,
         keeper: Keeper,
         small: SmallFiles | None,
+        promise: Promise,
         *,
         filename: str,
         expected: Address | None,
@@ -46,6 +49,7 @@ class Upload:
         self._backends = backends
         self._keeper = keeper
         self._small = small
+        self._promise = promise
         self._expected = expected
         self._accepted = accepted
         self._max_size = max_size
@@ -71,10 +75,15 @@ class Upload:
             self._head += data[: HEAD_BYTES - len(self._head)]
             if len(self._head) == HEAD_BYTES:
                 self._judge()
+        self._promise.take(len(data))
         self._waiting.append(data)
         self._waiting_size += len(data)
+        self._promise.wait(len(data))
         if self._waiting_size >= BLOCK_BYTES:
             await self._hand_over()
+        elif self._promise.is_crowded:
+            await self._hand_over()
+            await self._absorbed()
 
     async def finish(self) -> Address:
         """Return the address, all bytes being here and nothing yet kept.
@@ -112,6 +121,8 @@ class Upload:
                 task.cancelled() or task.exception()  # an error that nobody waits for is no news
         if self._spool is not None:
             self._spool.close()
+        self._promise.wait(-self._waiting_size)
+        self._waiting, self._waiting_size = [], 0
 
     async def _commit(self) -> Added:
         # who calls ``finish`` first may hold many files at once, and memory is not the place for them
@@ -177,9 +188,14 @@ class Upload:
             self._absorbing = None
 
     def _absorb(self, spool: Spool, block: list[bytes]) -> None:
-        for data in block:
-            self._hasher.update(data)
-            spool.append(data)
+        size = sum(map(len, block))
+        try:
+            for data in block:
+                self._hasher.update(data)
+                spool.append(data)
+        finally:
+            self._promise.wait(-size)
+        self._promise.wrote(size)
 
 
 def accepted_type(head: bytes, accepted: Sequence[str]) -> str:

@@ -239,7 +239,7 @@ class Unfinished(Protocol):
     """A backend on which a crash can leave uploads that never finished."""
 
     async def abort_unfinished(self, older_than_s: float) -> int:
-        """Drop the uploads that were begun longer ago than that; return how many."""
+        """Drop uploads that are known to be dead, or were begun longer ago than that; return how many."""
 
 
 @runtime_checkable

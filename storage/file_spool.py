@@ -120,11 +120,17 @@ class FileSpool:
         os.close(file)
 
 
-def remove_stale_spools(folder: str) -> None:
-    """Remove the named spools that no living process holds. Blocks; raises ``OSError`` if there is no folder."""
+def remove_stale_spools(folder: str) -> int:
+    """Remove the named spools that no living process holds; return how many.
+
+    Blocks; raises ``OSError`` if there is no folder.
+    """
+    removed = 0
     for name in os.listdir(folder):
         with contextlib.suppress(OSError):  # busy, gone, or foreign: none of them is ours to remove
             _remove_if_stale(f"{folder}/{name}")
+            removed += 1
+    return removed
 
 
 def _remove_if_stale(path: str) -> None:

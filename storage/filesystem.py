@@ -39,7 +39,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate`` and ``Forgetful``, in a local Linux folder.
+    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate``, ``Forgetful`` and ``Unfinished``, in a folder.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -207,6 +207,10 @@ class FilesystemBlobs:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BlobMissing(location) from error
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept:
+                self._kept.turn()  # what is kept open is worth less than what is asked for
+                self._kept.turn()
+                return await self._open(location)
             if error.errno == errno.ELOOP:
                 raise BlobDamaged(location, "it is a symbolic link") from error
             raise unavailable(error) from error
@@ -265,6 +269,13 @@ class FilesystemBlobs:
             raise
         os.close(file)
         return None
+
+    async def abort_unfinished(self, older_than_s: float) -> int:
+        """See ``Unfinished``: removes the named spools of dead processes, whose locks tell them, not their age."""
+        try:
+            return await self._in_thread(partial(remove_stale_spools, f"{self._path}/{SPOOL}"))
+        except OSError as error:
+            raise unavailable(error) from error
 
     async def check(self) -> None:
         """Return if the root is in its place and takes new files; raise ``BlobUnavailable`` if not."""

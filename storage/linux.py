@@ -17,6 +17,7 @@ _WAIT_BEFORE = 1
 _WRITE = 2
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2
+_KEEP_SIZE = 1  # linux/falloc.h
 _M_MMAP_THRESHOLD = -3
 
 # A named pipe left in a blob's place must not make open wait for a writer.
@@ -92,6 +93,16 @@ def exchange(one: str, other: str) -> None:
     renameat2 = ctypes.CDLL(None, use_errno=True)["renameat2"]
     renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
     _raise_if_failed(renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE), "renameat2")
+
+
+def set_aside(file: int, start: int, length: int) -> None:
+    """Have these bytes of a file on disk ready to be written, also beyond its end, which stays (``fallocate``).
+
+    Raises ``OSError``, among others where the filesystem does not do that.
+    """
+    fallocate = ctypes.CDLL(None, use_errno=True)["fallocate"]
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    _raise_if_failed(fallocate(file, _KEEP_SIZE, start, length), "fallocate")
 
 
 def give_back_large_blocks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -196,12 +197,14 @@ class S3Blobs:
         """Drop the multipart uploads of blobs that were begun longer ago than that; return how many.
 
         What others have begun under the prefix is left alone. It is the server's clock that counts.
+        Local spools of dead processes go too.
         """
+        stale = await asyncio.to_thread(remove_stale_spools, self._spool_folder)
         begun = await self._requests.ask(lambda: self._bucket.begun(self._folder, older_than_s))
         ours = [upload for upload in begun if self._requests.location(upload.key) is not None]
         for upload in ours:
             await self._requests.ask(partial(self._bucket.abort, upload))
-        return len(ours)
+        return stale + len(ours)
 
     def counts(self) -> dict[str, int]:
         """See ``Counted`` and ``S3Counts``."""

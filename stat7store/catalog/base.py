@@ -129,6 +129,14 @@ class Counters:
     damaged: int = 0  # files known to be damaged, and so not served
 
 
+@dataclass(frozen=True, slots=True)
+class MapUse:
+    """How much room a catalog in a memory map takes, in bytes: the map, and what of it was ever used."""
+
+    map_bytes: int
+    used_bytes: int
+
+
 class Catalog(Protocol):
     """What is known of every address. Every change is one transaction, durable on return.
 
@@ -253,6 +261,21 @@ class BulkCatalog(Protocol):
 
     def add_each(self, files: Sequence[NewFile]) -> list[Added | Stat7Error]:
         """Add files as as many calls of ``Catalog.add`` would, in one transaction; one outcome for each, in order."""
+
+
+@runtime_checkable
+class MappedCatalog(Protocol):
+    """A catalog in a memory map, which all processes of a machine share."""
+
+    def counts(self) -> dict[str, int]:
+        """Return what was counted since it was opened.
+
+        ``map_growths``: how often the map was too small and made larger; ``stale_readers``: read
+        transactions of dead processes that were cleared.
+        """
+
+    def map_use(self) -> MapUse:
+        """Return how much room it takes. Raises ``Unavailable``."""
 
 
 @runtime_checkable

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import shutil
+import struct
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +25,7 @@ import lmdb
 
 from stat7store.address import Address
 from stat7store.catalog import codec
-from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, NewFile, Page, Query, Surveyed
+from stat7store.catalog.base import Added, Counters, Elsewhere, Intent, MapUse, NewFile, Page, Query, Surveyed
 from stat7store.catalog.changes import Changes
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.scan import find_page
@@ -39,16 +42,21 @@ from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Place
 from stat7store.timing import now_ns
 from storage.group import GroupCommit
+from storage.linux import set_aside
 from storage.recent import Recent
 
 FORMAT = b"2"
+LOCK_FILE = "lock.mdb"
+_DATA_FILE = "data.mdb"
 
 T = TypeVar("T")
 _Job = Callable[[Changes], object]
 _FORMAT_KEY = b"format"
 _MAX_READERS = 1024
 _HARDLY_ANY_ROOM = 1 << 20
+_SET_ASIDE_BYTES = 8 << 20  # a change writes some pages of 4 KiB anew before the old ones are free
 _KNOWN_ENTRIES = 4096  # about 1 KB each
+_THREAD_MASK = 0x3FFFFFFF  # FUTEX_TID_MASK, linux/futex.h
 
 
 class LmdbCatalog:
@@ -74,6 +82,7 @@ class LmdbCatalog:
         self._reading = threading.Lock()
         self._map_size = map_size
         self._known: Recent[bytes, _Known] = Recent(_KNOWN_ENTRIES)
+        self._counts = {"map_growths": 0, "stale_readers": 0}
         self._open()
         self._commits: GroupCommit[_Job, object] = GroupCommit(self._commit, name="catalog")
         # One query at a time: more would only share the interpreter, and keep it from the event loop.
@@ -219,6 +228,14 @@ class LmdbCatalog:
             except lmdb.MapResizedError:
                 self._follow()
 
+    def stored_bytes(self) -> int:
+        """Return how many bytes all files have together; some microseconds, in any thread. Raises ``Unavailable``."""
+        while True:
+            try:
+                return self._read_once(self._reading, Tables.counters).bytes
+            except lmdb.MapResizedError:
+                self._follow()
+
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """See ``Catalog``."""
         return await self._read(lambda tables: tables.known(addresses))
@@ -251,8 +268,22 @@ class LmdbCatalog:
     # Housekeeping
 
     async def maintain(self) -> None:
-        """Clear the read transactions of dead processes: what they pin makes the file grow."""
+        """Clear the read transactions of dead processes, which make the file grow, and set room aside for that."""
         await asyncio.to_thread(self._clear_dead_readers)
+        await asyncio.to_thread(self._set_room_aside)
+
+    def counts(self) -> dict[str, int]:
+        """See ``MappedCatalog``."""
+        return dict(self._counts)
+
+    def map_use(self) -> MapUse:
+        """See ``MappedCatalog``."""
+        try:
+            with self._reading:
+                facts, page_bytes = self._environment.info(), self._environment.stat()["psize"]
+        except lmdb.Error as error:
+            raise self._unavailable(error) from error
+        return MapUse(facts["map_size"], (facts["last_pgno"] + 1) * page_bytes)
 
     async def check(self) -> None:
         """See ``Catalog``."""
@@ -325,6 +356,7 @@ class LmdbCatalog:
                     return self._try(jobs)
                 except lmdb.MapFullError:
                     self._move_map(2 * self._environment.info()["map_size"])
+                    self._counts["map_growths"] += 1
                 except lmdb.MapResizedError:
                     self._move_map(0)
         except lmdb.Error as error:
@@ -381,7 +413,7 @@ class LmdbCatalog:
             elif found != FORMAT:
                 raise Unavailable(
                     f"the catalog in {self._path} is of format {found.decode(errors='replace')}; "
-                    f"this version reads format {FORMAT.decode()}"
+                    f"this version reads format {FORMAT.decode()}: {_advice(found)}"
                 )
             self._databases = {name: open_table(name.encode()) for name in PLAIN_TABLES}
             self._databases |= {name: open_table(name.encode(), integerkey=True) for name in NUMBERED_TABLES}
@@ -411,16 +443,55 @@ class LmdbCatalog:
     def _clear_dead_readers(self) -> None:
         try:
             with self._querying:  # a writer may have to wait for another process, and this must not
-                self._environment.reader_check()
+                self._counts["stale_readers"] += self._environment.reader_check()
         except lmdb.Error as error:
             raise self._unavailable(error) from error
 
+    def _set_room_aside(self) -> None:
+        """Keep disk blocks ready behind the end of the file, so that deletes succeed on a disk that others filled."""
+        # no error: the disk is full already, or the filesystem cannot do that
+        with contextlib.suppress(OSError):
+            file = os.open(self._path / _DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                set_aside(file, os.fstat(file).st_size, _SET_ASIDE_BYTES)
+            finally:
+                os.close(file)
+
     def _unavailable(self, error: lmdb.Error) -> Unavailable:
-        full = error.code in (errno.ENOSPC, errno.EDQUOT)
+        full = error.code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         # LMDB reports a write that the full disk cut short as any other that failed
         if full or (error.code == errno.EIO and shutil.disk_usage(self._path).free < _HARDLY_ANY_ROOM):
             return NoSpace(f"no room left for the catalog in {self._path}")
         return Unavailable(f"the catalog in {self._path} cannot do this now: {error}")
+
+
+def writer_offset() -> int:
+    """Return where in ``lock.mdb`` the word stands that names the writing thread, in bytes; see ``writer_in``.
+
+    It depends on the processor and the C library, so it is looked up in a small environment made for
+    that. Needs no fork before or after. Raises ``Unavailable`` if there is no such word.
+    """
+    thread = threading.get_native_id()
+    try:
+        with tempfile.TemporaryDirectory() as folder, lmdb.open(folder) as environment:
+            lock = Path(folder) / LOCK_FILE
+            with environment.begin(write=True):
+                held = lock.read_bytes()
+            free = lock.read_bytes()
+    except (lmdb.Error, OSError) as error:
+        raise Unavailable(f"LMDB's lock file cannot be looked at: {error}") from error
+    for offset in range(0, len(held) - 3, 4):
+        if writer_in(held, offset) == thread and writer_in(free, offset) == 0:
+            return offset
+    raise Unavailable("LMDB's lock file does not name the thread that writes")
+
+
+def writer_in(lock_file: bytes, offset: int) -> int:
+    """Return the id of the thread that held the write lock when this was read; 0: none did."""
+    if len(lock_file) < offset + 4:
+        return 0
+    word: int = struct.unpack_from("=I", lock_file, offset)[0]
+    return word & _THREAD_MASK
 
 
 class _Known(NamedTuple):
@@ -434,6 +505,12 @@ class _Known(NamedTuple):
 
 class _HalfDone(Exception):
     """An operation failed after its first change; its cause says why."""
+
+
+def _advice(found: bytes) -> str:
+    if found.isdigit() and int(found) > int(FORMAT):
+        return "a newer version of STAT7 Store has written it; use that version"
+    return "make it anew from the blobs, with the server stopped: stat7store rebuild"
 
 
 def _add(changes: Changes, file: NewFile) -> Added:

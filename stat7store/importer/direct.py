@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from stat7store.importer.names import filename_of
 from stat7store.importer.outcome import Outcome
 from stat7store.importer.reading import failure, read_each
 from stat7store.record import FileRecord
+from stat7store.room import Promise
 from stat7store.store import Store
 from stat7store.translate import blob_errors
 from storage.base import Spool
@@ -84,7 +85,7 @@ class DirectDestination:
         finally:
             for one in done:
                 if isinstance(one, Taken):
-                    one.incoming.spool.close()
+                    one.incoming.close()
         outcomes = [_settled(one, created=next(created)) if isinstance(one, Taken) else one for one in done]
         if self._tags:
             there = [one.address for one in outcomes if one.kind == "there" and one.address is not None]
@@ -123,18 +124,20 @@ class DirectDestination:
                 return Whole(found, source.facts, Address.of(head), media_type, head)
             hasher = Hasher()
             hasher.update(head)
-            spool = self._bulk.spool()
-            try:
+            promise = self._bulk.promise(source.facts.size)
+            with ExitStack() as unless_taken:
+                unless_taken.callback(promise.close)
+                spool = unless_taken.enter_context(closing(self._bulk.spool()))
                 with blob_errors():
                     spool.append(head)
+                    promise.wrote(len(head))
                     for block in source.rest():
                         hasher.update(block)
                         spool.append(block)
+                        promise.wrote(len(block))
                 source.check()
-            except BaseException:
-                spool.close()
-                raise
-        return self._taken(found, source.facts, hasher.address(), media_type, spool)
+                unless_taken.pop_all()
+        return self._taken(found, source.facts, hasher.address(), media_type, spool, promise)
 
     def _spool_new(self, files: list[Whole], done: list[Taken | Outcome]) -> None:
         """Spool small files, after one look at the catalog for all of them."""
@@ -151,13 +154,20 @@ class DirectDestination:
             if file.address in held:
                 done.append(Outcome(file.found, "there", file.address, facts=file.facts))
                 continue
-            spool = self._bulk.spool()
-            done.append(self._taken(file.found, file.facts, file.address, file.media_type, spool))
+            promise = self._bulk.promise(len(file.data))
+            with ExitStack() as unless_taken:
+                unless_taken.callback(promise.close)
+                spool = self._bulk.spool()
+                done.append(self._taken(file.found, file.facts, file.address, file.media_type, spool, promise))
+                unless_taken.pop_all()
             with blob_errors():
                 spool.append(file.data)
+            promise.wrote(len(file.data))
 
-    def _taken(self, found: Found, facts: Facts, address: Address, media_type: str, spool: Spool) -> Taken:
-        incoming = Incoming(spool, address, media_type, filename_of(found.name), self._tags)
+    def _taken(
+        self, found: Found, facts: Facts, address: Address, media_type: str, spool: Spool, promise: Promise
+    ) -> Taken:
+        incoming = Incoming(spool, address, media_type, filename_of(found.name), self._tags, promise)
         return Taken(Outcome(found, "there", address, facts=facts), incoming)
 
     def _commit(self, batches: Sequence[list[Incoming]]) -> list[list[bool]]:

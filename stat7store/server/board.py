@@ -15,17 +15,18 @@ from typing import Literal, TypedDict, get_args
 
 import msgspec
 
-from stat7store.server.histograms import Histograms, Period
+from stat7store.server.histograms import Counted, Histograms, Period
+from stat7store.server.requests import RequestCounts
 from stat7store.server.ring import Ring, iso_time
 from stat7store.timing import StageClock, Timing, now_ns
 
-Countable = Literal["uploads", "errors", "fast_lane", "fast_lane_waits"]
+Countable = Literal["uploads", "errors", "fast_lane", "fast_lane_waits", "uploads_known", "bytes_received", "damaged"]
 COUNTERS = ("retrievals_2xx", "retrievals_3xx", "retrievals_4xx", "retrievals_5xx", "bytes_sent", *get_args(Countable))
 _NUMBERS = {name: number for number, name in enumerate(COUNTERS)}
 _BYTES_SENT = _NUMBERS["bytes_sent"]
 _FAST_LANE = _NUMBERS["fast_lane"]
-_PID, _STARTED, _STARTS = range(len(COUNTERS), len(COUNTERS) + 3)
-_WORDS = len(COUNTERS) + 3
+_PID, _STARTED, _STARTS, _CONNECTIONS = range(len(COUNTERS), len(COUNTERS) + 4)
+_WORDS = len(COUNTERS) + 4
 _WORD_BYTES = 8
 
 
@@ -57,6 +58,7 @@ class BoardMemory:
         self.timings = Ring.allocate(workers)
         self.stages = Histograms.allocate(workers)
         self.counters = mmap.mmap(-1, workers * _WORDS * _WORD_BYTES)
+        self.requests = RequestCounts.allocate(workers)
 
 
 class Board:
@@ -86,6 +88,9 @@ class Board:
         self._words[self._own + _PID] = os.getpid()
         self._words[self._own + _STARTED] = wall_clock()
         self._words[self._own + _STARTS] += 1
+        self._words[self._own + _CONNECTIONS] = 0
+        self._requests = RequestCounts(memory.requests, worker)
+        self.count_request = self._requests.count
 
     def record(
         self,
@@ -117,6 +122,7 @@ class Board:
         words[own + _BYTES_SENT] += bytes
         if fast:
             words[own + _FAST_LANE] += 1
+            self._requests.count(method, status)
         # last, so that whoever finds the record finds it counted
         self._ring.record(
             clock,
@@ -132,13 +138,41 @@ class Board:
             unsent=unsent,
         )
 
-    def count(self, name: Countable) -> None:
-        """Count one more.
+    def count(self, name: Countable, number: int = 1) -> None:
+        """Count one more, or ``number``.
 
         ``fast_lane`` are answers ahead of the framework; ``fast_lane_waits`` would have been, had their bytes
-        been in memory.
+        been in memory. ``damaged`` are requests for files whose bytes or record were found altered.
         """
-        self._words[self._own + _NUMBERS[name]] += 1
+        self._words[self._own + _NUMBERS[name]] += number
+
+    def count_upload(self, size: int, *, created: bool) -> None:
+        """Count an upload of so many bytes that was acknowledged; not ``created``: its bytes were here already."""
+        self.count("uploads")
+        self.count("bytes_received", size)
+        if not created:
+            self.count("uploads_known")
+
+    @property
+    def connections(self) -> int:
+        """Connections of this worker that are open."""
+        return self._words[self._own + _CONNECTIONS]
+
+    @connections.setter
+    def connections(self, number: int) -> None:
+        self._words[self._own + _CONNECTIONS] = number
+
+    def connections_of_all(self) -> dict[int, int]:
+        """Return the open connections of each worker."""
+        return {slot + 1: self._words[slot * _WORDS + _CONNECTIONS] for slot in range(self._workers)}
+
+    def requests(self) -> dict[tuple[str, int], int]:
+        """Return how many requests had which method and status, over all workers."""
+        return self._requests.totals()
+
+    def durations(self) -> dict[str, Counted]:
+        """Return the durations of all retrievals since the node started, by stage (and ``total``)."""
+        return self._histograms.counted()
 
     def roll(self) -> None:
         """Let the last minute move on; to be called every few seconds."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from stat7store.errors import Malformed, NotAccepted, TooLarge, TooSlow
@@ -31,6 +31,17 @@ def refuse_early(request: web.Request) -> None:
         raise TooLarge(
             f"the body has {request.content_length} bytes; this store takes {int(limit)}", max_size=int(limit)
         )
+
+
+async def expect_nothing_yet(request: web.Request) -> None:
+    """Leave the answer to ``Expect: 100-continue`` (RFC 9110 §10.1.1) until the body is wanted."""
+
+
+async def ask_for_body(request: web.Request) -> None:
+    """Tell a client that waits with its body to send it; to be called once nothing speaks against it."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer proper has not begun
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@
 - The write buffer limit is 0 and TCP_NOTSENT_LOWAT is set, so that bytes accepted have nearly left.
 - A stop lets uploads in flight finish as well as downloads.
 - A client that ends its side, even in the middle of a body, still gets its answer.
+- There are only so many connections: see ``limits.py``.
 - What aiohttp refuses by itself (malformed HTTP) becomes a problem document too.
 """
 
@@ -14,14 +15,15 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from stat7store.errors import Malformed
+from stat7store.server.limits import Door
 from stat7store.server.problems import problem, problem_of_bug
 from stat7store.server.sending import Sending
 from stat7store.timing import now_ns
@@ -40,7 +42,10 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_at_start",
+        "_count_refusal",
+        "_door",
         "_lane",
+        "_made",
         "_outlet",
         "_sending",
         "_when_written",
@@ -52,9 +57,19 @@ class Connection(RequestHandler):
         "socket_number",
     )
 
-    def __init__(self, manager: web.Server, lane: FastLane | None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        manager: ConnectionServer,
+        lane: FastLane | None,
+        count_refusal: Callable[[int], None],
+        door: Door,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(manager, **kwargs)
+        self._door = door
+        self._made = 0.0
         self._lane = lane
+        self._count_refusal = count_refusal
         self._at_start = True  # whether aiohttp's parser stands at the start of a request
         self._outlet: socket.socket | None = None
         self._sending: Sending | None = None
@@ -67,10 +82,14 @@ class Connection(RequestHandler):
         self.newest_body: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Set the socket up before the first request."""
-        super().connection_made(transport)
+        """Set the socket up before the first request, if it may come in."""
+        self._made = self._loop.time()
         if isinstance(transport, asyncio.Transport):
+            assert isinstance(self._manager, ConnectionServer)
+            if not self._door.admit(transport, self._manager.inside):
+                return
             transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
         raw = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else str(peer)
@@ -108,6 +127,17 @@ class Connection(RequestHandler):
         """Tell whether nothing is being answered, waits to be, or came in part."""
         waiter = self._waiter
         return self._at_start and waiter is not None and not waiter.done() and not self._paused
+
+    @property
+    def idle_since(self) -> float | None:
+        """See ``Idle``; a request whose head came in part only is none."""
+        if self._request_in_progress or self._messages:
+            return None
+        return max(self._made, self._next_keepalive_close_time - self._keepalive_timeout)
+
+    def close_idle(self) -> None:
+        """See ``Idle``."""
+        self.force_close()
 
     def write_rest(self, data: bytes, written: Callable[[bool], None]) -> None:
         """Send the last of an answer that did not fit at once; nothing is read until it is with the kernel.
@@ -251,18 +281,23 @@ class Connection(RequestHandler):
             self.log_exception("unhandled error", exc_info=exc)
             response = problem_of_bug()
         response.force_close()
+        self._count_refusal(response.status)
         return response
 
 
 class ConnectionServer(web.Server):
     """Makes a ``Connection`` for each client, and hands each request its arrival time."""
 
-    def __init__(self, server: web.Server, lane: FastLane | None) -> None:
+    def __init__(
+        self, server: web.Server, lane: FastLane | None, count_refusal: Callable[[int], None], door: Door
+    ) -> None:
         """Take over from the server that ``web.AppRunner`` made."""
         super().__init__(
             server.request_handler, request_factory=server.request_factory, loop=server._loop, **server._kwargs
         )
         self._lane = lane
+        self._count_refusal = count_refusal
+        self._door = door
         make_request = server.request_factory
 
         def make_stamped_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -273,17 +308,34 @@ class ConnectionServer(web.Server):
 
         self.request_factory = make_stamped_request
 
+    @property
+    def inside(self) -> Collection[Connection]:
+        """The connections that are open."""
+        return cast("list[Connection]", self.connections)
+
     def __call__(self) -> RequestHandler:
-        return Connection(self, self._lane, loop=self._loop, **self._kwargs)
+        return Connection(self, self._lane, self._count_refusal, self._door, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
     """Runs an application on ``Connection``."""
 
-    def __init__(self, app: web.Application, lane: FastLane | None, **kwargs: Any) -> None:
-        """``lane``: what answers ahead of the application, if anything does."""
+    def __init__(
+        self,
+        app: web.Application,
+        lane: FastLane | None,
+        count_refusal: Callable[[int], None],
+        door: Door,
+        **kwargs: Any,
+    ) -> None:
+        """``lane``: what answers ahead of the application, if anything does. ``door`` lets connections in.
+
+        ``count_refusal`` is called with the status of each answer that never reached the application.
+        """
         super().__init__(app, **kwargs)
+        self._door = door
         self._lane = lane
+        self._count_refusal = count_refusal
 
     async def _make_server(self) -> web.Server:
-        return ConnectionServer(await super()._make_server(), self._lane)
+        return ConnectionServer(await super()._make_server(), self._lane, self._count_refusal, self._door)

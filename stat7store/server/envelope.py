@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from stat7store.errors import Stat7Error, TooSlow
+from stat7store.errors import Damaged, Stat7Error, TooSlow
 from stat7store.server.connection import ARRIVED
 from stat7store.server.headers import request_id
 from stat7store.server.node import NODE, REQUEST_ID, STAGE_TIMES, Node
@@ -49,6 +49,8 @@ async def _answer(node: Node, request: web.Request, handler: Handler) -> web.Str
         if isinstance(error, TooSlow):
             response.force_close()
             request.content.feed_eof()  # or the connection would wait for the rest of the body
+        if isinstance(error, Damaged):
+            node.board.count("damaged")
         if response.status >= 500:
             node.log.error(str(error), request_id=request[REQUEST_ID], path=request.path, exc_info=error)
     except web.HTTPException as error:
@@ -68,6 +70,7 @@ async def _answer(node: Node, request: web.Request, handler: Handler) -> web.Str
 
 
 def _log(request: web.Request, status: int, begun: int) -> None:
+    request.app[NODE].board.count_request(request.method, status)
     request.app[REQUEST_LOG].add(
         method=request.method,
         path=request.path,

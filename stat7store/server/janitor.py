@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from stat7store.errors import Stat7Error
 from stat7store.opening import open_store
+from stat7store.server.housekeeping import told
 from stat7store.server.log import Log
 from stat7store.server.scrub import LOOK_EVERY_S, scrubbing
 from stat7store.server.tallies import Tallies
@@ -25,35 +27,33 @@ async def tidy(settings: Settings, tallies: Tallies, log: Log, ready: Callable[[
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with open_store(settings) as store:
         ready()
-        telling = asyncio.create_task(tallies.keep_telling(store.counts))
+        counts: Counter[str] = Counter()
+        telling = asyncio.create_task(tallies.keep_telling(told(lambda: {**store.counts(), **counts}, log)))
         async with asyncio.TaskGroup() as tasks:
-            for chore, every in _chores(store, settings, log):
-                tasks.create_task(_repeat(chore, every, stop, log))
+            for chore, every in _chores(store, settings, log, counts):
+                tasks.create_task(_repeat(chore, every, stop, log, counts))
         telling.cancel()
+        await asyncio.wait([telling])
 
 
-def _chores(store: Store, settings: Settings, log: Log) -> list[tuple[Callable[[], Awaitable[None]], float]]:
-    async def sweep_garbage() -> None:
-        if swept := await store.sweep_garbage():
-            log.info("garbage deleted", blobs=swept)
-
-    async def sweep_orphans() -> None:
-        if swept := await store.sweep_orphans():
-            log.warning("orphans found, left by uploads that did not end", blobs=swept)
-
-    chores: list[tuple[Callable[[], Awaitable[None]], float]] = [
+def _chores(
+    store: Store, settings: Settings, log: Log, counts: Counter[str]
+) -> list[tuple[Callable[[], Awaitable[object]], float]]:
+    chores: list[tuple[Callable[[], Awaitable[object]], float]] = [
         (store.maintain, _MAINTAIN_EVERY_S),
-        (sweep_garbage, _GARBAGE_EVERY_S),
-        (sweep_orphans, settings.sweep_every),
+        (store.sweep_garbage, _GARBAGE_EVERY_S),
+        (store.sweep_orphans, settings.sweep_every),
     ]
     if settings.scrub_every:
-        scrub = scrubbing(store, settings.data, settings.scrub_every, settings.scrub_rate, log)
+        scrub = scrubbing(store, settings.data, settings.scrub_every, settings.scrub_rate, log, counts)
         chores.append((scrub, LOOK_EVERY_S))
     return chores
 
 
-async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event, log: Log) -> None:
-    """Do a chore now and then; what fails is logged and tried again."""
+async def _repeat(
+    chore: Callable[[], Awaitable[object]], every: float, stop: asyncio.Event, log: Log, counts: Counter[str]
+) -> None:
+    """Do a chore now and then; what fails is counted, logged, and tried again."""
     stopped = asyncio.create_task(stop.wait())
     told = ""
     while not stop.is_set():
@@ -65,6 +65,7 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every: float, stop: asyn
         elif error := doing.exception():
             if not isinstance(error, Stat7Error | BlobError):
                 raise error
+            counts["chore_failures"] += 1
             if str(error) != told:  # it may go on failing for hours, a second at a time
                 log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error))
             told = str(error)

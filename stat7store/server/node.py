@@ -24,7 +24,7 @@ class Node:
     access: Access
     log: structlog.typing.FilteringBoundLogger
     worker: int = 1
-    tallies: Tallies = field(default_factory=lambda: Tallies(TalliesMemory(1), 0))
+    tallies: Tallies = field(default_factory=lambda: Tallies(TalliesMemory(["server"]), 0))
 
 
 NODE = web.AppKey("node", Node)

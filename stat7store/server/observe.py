@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from stat7store.errors import Malformed, NotFound, Unavailable
 from stat7store.server.answers import json_response
+from stat7store.server.housekeeping import DEED_NAMES
 from stat7store.server.node import NODE
 
 MAX_TIMINGS = 10_000
@@ -60,6 +61,7 @@ async def stats(request: web.Request) -> web.Response:
     counters = await node.store.counters()
     summary = node.board.summary()
     node.tallies.tell(node.store.counts())  # the others' are at most a second old
+    counted = node.tallies.total()
     return json_response(
         {
             "files": counters.files,
@@ -70,7 +72,8 @@ async def stats(request: web.Request) -> web.Response:
             "backend": node.store.backend,
             "workers": summary["workers"],
             "counters": summary["counters"],
-            "backend_counters": node.tallies.total(),
+            "backend_counters": {name: count for name, count in counted.items() if name not in DEED_NAMES},
+            "housekeeping": {name: counted.get(name, 0) for name in sorted(DEED_NAMES)},
             "uptime_s": summary["since_start"].seconds,
             "stages": {period: summary[period].stages for period in ("since_start", "last_minute")},
         }

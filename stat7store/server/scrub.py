@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,10 +16,13 @@ LOOK_EVERY_S = 60.0
 _JOBS = 1  # it is not to be in anyone's way
 
 
-def scrubbing(store: Store, data: Path, every_s: float, bytes_per_s: float, log: Log) -> Callable[[], Awaitable[None]]:
+def scrubbing(
+    store: Store, data: Path, every_s: float, bytes_per_s: float, log: Log, counts: Counter[str]
+) -> Callable[[], Awaitable[None]]:
     """Return the chore: if the last scrub ended longer ago than ``every_s``, begin one, or go on with it.
 
     How far it came stands in the store's folder, so that a restart costs nothing but the last few files.
+    What it reads and finds is added to ``counts``.
     """
     state = data / STATE_FILE
 
@@ -30,14 +34,20 @@ def scrubbing(store: Store, data: Path, every_s: float, bytes_per_s: float, log:
             tally = None
         log.info("a scrub begins" if tally is None else "a scrub goes on")
         tally = tally or Tally()
+        counted = _counted(tally)
 
         def tell(finding: Finding) -> None:
             log.error("a scrub found damage", kind=finding.kind, name=finding.name, reason=finding.reason)
 
-        await store.verifier(tally, tell, bytes_per_s=bytes_per_s, jobs=_JOBS).run(
-            checkpoint=lambda: save_tally(state, tally)
-        )
-        save_tally(state, tally)
+        def save() -> None:
+            nonlocal counted
+            now = _counted(tally)
+            counts.update(now - counted)
+            counted = now
+            save_tally(state, tally)
+
+        await store.verifier(tally, tell, bytes_per_s=bytes_per_s, jobs=_JOBS).run(checkpoint=save)
+        save()
         log.info(
             "a scrub ended",
             files=tally.files,
@@ -49,3 +59,7 @@ def scrubbing(store: Store, data: Path, every_s: float, bytes_per_s: float, log:
         )
 
     return scrub
+
+
+def _counted(tally: Tally) -> Counter[str]:
+    return Counter(scrubbed_files=tally.files, scrubbed_bytes=tally.bytes, scrub_damages=tally.damaged)

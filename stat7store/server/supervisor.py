@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import ipaddress
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -18,14 +17,18 @@ import sys
 import time
 from dataclasses import dataclass
 
+from stat7store.catalog.write_lock import WriteLock
 from stat7store.errors import Malformed, Unavailable
-from stat7store.folder import make_folder
-from stat7store.opening import is_remote, own, prepare
+from stat7store.folder import CATALOG, make_folder
+from stat7store.opening import own, prepare
+from stat7store.room import Pledges
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
+from stat7store.server.limits import raise_open_files
 from stat7store.server.log import Log, make_log
 from stat7store.server.probing import probe
 from stat7store.server.tallies import Tallies, TalliesMemory
+from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.server.worker import work
 from stat7store.settings import Settings
 
@@ -44,15 +47,17 @@ def serve(settings: Settings) -> int:
     """
     workers = settings.workers or len(os.sched_getaffinity(0))
     host = _checked_host(settings)
-    make_folder(settings.data)
+    make_folder(settings.data, network_filesystem=settings.network_filesystem)
     held = own(settings.data)
     try:
-        if is_remote(settings):
-            probe(settings)
+        warning = probe(settings)
         prepare(settings)
         with _reserve(host, settings.port) as reserved:
-            _raise_open_files()
-            return _Supervisor(settings, workers, reserved).run()
+            raise_open_files()
+            supervisor = _Supervisor(settings, workers, reserved)
+            if warning:
+                supervisor.warn(warning)
+            return supervisor.run()
     finally:
         os.close(held)
 
@@ -70,14 +75,22 @@ class _Supervisor:
         self._workers = workers
         self._reserved = reserved
         self._memory = BoardMemory(workers)
-        self._tallies = TalliesMemory(workers + 1)
+        self._tallies = TalliesMemory([*map(_name, range(workers + 1)), "supervisor"])
+        self._pledges = Pledges.allocate(workers + 1)
+        self._own_tallies = Tallies(self._tallies, workers + 1)
+        self._counts = {"processes_replaced": 0, "writers_killed": 0, "write_lock_stalls": 0}
         self._log = make_log(settings, process="supervisor")
+        self._watchdog = self._watching()
         self._children: dict[int, _Child] = {}
         self._failed_starts = 0
         self._stopping = False
         self._deadline: float | None = None
         self._exit_code = 0
         self._announced = False
+
+    def warn(self, what: str) -> None:
+        """Say in the log what is amiss but no reason not to serve."""
+        self._log.warning(what)
 
     def run(self) -> int:
         signals, self._waker = socket.socketpair()
@@ -97,6 +110,7 @@ class _Supervisor:
                     self._on_signals(signals.recv(4096))
                 else:
                     self._on_ready(os.read(self._ready, 4096))
+            self._watch()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._log.warning("requests were cut off: they did not end within the drain timeout")
                 self._deadline = None
@@ -104,7 +118,32 @@ class _Supervisor:
         return self._exit_code
 
     def _patience(self) -> float | None:
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.01)
+        waits = [] if self._deadline is None else [max(self._deadline - time.monotonic(), 0.01)]
+        return min(waits + ([] if self._watchdog is None else [LOOK_EVERY_S]), default=None)
+
+    def _watching(self) -> Watchdog | None:
+        limit = self._settings.writer_timeout
+        if not limit:
+            return None
+        try:
+            return Watchdog(WriteLock(self._settings.data / CATALOG), limit, self._log)
+        except Unavailable as error:
+            self._log.warning("no process that blocks the catalog will be noticed", reason=str(error))
+            return None
+
+    def _watch(self) -> None:
+        if self._watchdog is None:
+            return
+        doomed = self._watchdog.look({pid: _name(child.number) for pid, child in self._children.items()})
+        if doomed is not None:
+            os.kill(doomed, signal.SIGKILL)
+            self._count("writers_killed")
+        if self._watchdog.stalls > self._counts["write_lock_stalls"]:
+            self._count("write_lock_stalls")
+
+    def _count(self, name: str) -> None:
+        self._counts[name] += 1
+        self._own_tallies.tell(self._counts)
 
     def _on_signals(self, numbers: bytes) -> None:
         if {signal.SIGTERM, signal.SIGINT} & set(numbers):
@@ -136,6 +175,7 @@ class _Supervisor:
             self._stop()
             return
         time.sleep(0.1 * self._failed_starts)
+        self._count("processes_replaced")
         self._start(child.number)
 
     def _stop(self) -> None:
@@ -190,7 +230,8 @@ class _Supervisor:
             await tidy(self._settings, tallies, log, ready)
         else:
             with _listener(self._reserved) as listener:
-                await work(self._settings, Board(self._memory, number), tallies, listener, number, log, ready)
+                board, pledges = Board(self._memory, number), Pledges(self._pledges, number)
+                await work(self._settings, board, tallies, listener, number, log, ready, pledges)
 
 
 def _name(number: int) -> str:
@@ -252,10 +293,3 @@ def _bindable(family: int) -> socket.socket:
     bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bindable.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return bindable
-
-
-def _raise_open_files() -> None:
-    """Take all the open files this process may have: each connection and each upload needs some."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -12,7 +12,7 @@ from stat7store.address import Address
 from stat7store.catalog.base import Added
 from stat7store.errors import DigestMismatch, Malformed, NotAccepted, Stat7Error, TooLarge
 from stat7store.server.answers import json_response
-from stat7store.server.bodies import raw_body, reading, refuse_early
+from stat7store.server.bodies import ask_for_body, raw_body, reading, refuse_early
 from stat7store.server.headers import checked_filename, filename_of, sha256_of_digest
 from stat7store.server.node import NODE
 from stat7store.server.paths import address_in
@@ -43,20 +43,25 @@ async def put_file(request: web.Request) -> web.Response:
 
 
 async def _store_body(request: web.Request, expected: Address | None) -> web.Response:
-    async with request.app[NODE].store.upload(_filename(request), expected) as upload:
-        async for data in raw_body(request):
-            await upload.write(data)
-        return _answer(request, [await upload.commit()])
+    store = request.app[NODE].store
+    with store.promise(request.content_length or 0) as promise:
+        async with store.upload(_filename(request), expected, promise) as upload:
+            await ask_for_body(request)
+            async for data in raw_body(request):
+                await upload.write(data)
+            return _answer(request, [await upload.commit()])
 
 
 async def _store_form(request: web.Request) -> web.Response:
     """Spool every file part; commit them all only when the whole form was read and found good."""
     node = request.app[NODE]
     async with AsyncExitStack() as stack:
+        promise = stack.enter_context(node.store.promise(request.content_length or 0))
+        await ask_for_body(request)
         uploads: list[Upload] = []
         async for part in _parts(request):
             name = filename_of(part.headers.get("Content-Disposition"))
-            upload = await stack.enter_async_context(node.store.upload(_named(name)))
+            upload = await stack.enter_async_context(node.store.upload(_named(name), promise=promise))
             uploads.append(upload)
             await _spool(request, part, upload, number=len(uploads))
         if not uploads:
@@ -128,8 +133,8 @@ def _well_formed() -> Iterator[None]:
 
 
 def _answer(request: web.Request, added: Sequence[Added]) -> web.Response:
-    for _ in added:
-        request.app[NODE].board.count("uploads")
+    for file in added:
+        request.app[NODE].board.count_upload(file.entry.locator.size, created=file.created)
     status = 201 if any(file.created for file in added) else 200
     if len(added) > 1:
         return json_response({"files": [file_json(file.entry, file.created) for file in added]}, status)

@@ -9,15 +9,19 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
 from stat7store.opening import open_store
+from stat7store.room import Pledges
 from stat7store.server.access import Access, LoopbackAccess, OpenAccess
 from stat7store.server.app import make_app
 from stat7store.server.board import Board
-from stat7store.server.connection import Runner
+from stat7store.server.connection import ConnectionServer, Runner
 from stat7store.server.fastlane import FastLane
+from stat7store.server.housekeeping import told
+from stat7store.server.limits import Door, most_connections
 from stat7store.server.log import Log
 from stat7store.server.node import Node
 from stat7store.server.request_log import REQUEST_LOG
@@ -35,16 +39,25 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     app = make_app(node)
     log = app[REQUEST_LOG]
     immediate = node.store.immediate if node.settings.fast_path else None
+    workers = len(node.board.connections_of_all())
+    door = Door(
+        most_connections(node.settings.max_connections, workers),
+        node.settings.idle_timeout,
+        asyncio.get_running_loop(),
+    )
     runner = Runner(
         app,
         FastLane(node, log, *immediate) if immediate else None,
+        partial(node.board.count_request, ""),
+        door,
         access_log=None,
+        keepalive_timeout=node.settings.idle_timeout,
         auto_decompress=False,
         shutdown_timeout=node.settings.drain_timeout,
     )
     await runner.setup()
-    rolling = asyncio.create_task(_roll(node.board))
-    telling = asyncio.create_task(node.tallies.keep_telling(node.store.counts))
+    rolling = asyncio.create_task(_roll(node.board, door, runner))
+    telling = asyncio.create_task(node.tallies.keep_telling(told(partial(_counts, node, runner), node.log)))
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         yield
@@ -55,9 +68,16 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
         log.flush()
 
 
-async def _roll(board: Board) -> None:
+def _counts(node: Node, runner: Runner) -> dict[str, int]:
+    node.board.connections = 0 if runner.server is None else len(runner.server.connections)
+    return node.store.counts()
+
+
+async def _roll(board: Board, door: Door, runner: Runner) -> None:
     while True:
         board.roll()
+        if isinstance(runner.server, ConnectionServer):
+            door.close_idle(runner.server.inside)
         await asyncio.sleep(_ROLL_EVERY_S)
 
 
@@ -69,13 +89,14 @@ async def work(
     number: int,
     log: Log,
     ready: Callable[[], None],
+    pledges: Pledges,
 ) -> None:
     """Serve until SIGTERM, as worker ``number``."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="worker"))
-    async with open_store(settings) as store:
+    async with open_store(settings, pledges) as store:
         node = Node(settings, store, board, access_of(settings), log, number, tallies)
         async with serving(node, listener):
             # what is there now stays: without this, every full collection would walk all imported modules

@@ -10,10 +10,12 @@ import pytest
 
 from stat7store.server.tallies import Tallies, TalliesMemory
 
+NAMES = ("janitor", "worker 1", "worker 2")
+
 
 def test_all_processes_are_summed() -> None:
     """Each tells its own counts as often as it likes; the total is the sum of the last of each."""
-    memory = TalliesMemory(3)
+    memory = TalliesMemory(NAMES[:3])
     first, second, third = (Tallies(memory, number) for number in range(3))
     assert first.total() == {}
     first.tell({"s3_requests": 1})
@@ -24,7 +26,7 @@ def test_all_processes_are_summed() -> None:
 
 def test_a_successor_goes_on() -> None:
     """What a dead process counted is not lost when another takes its place and counts from nothing."""
-    memory = TalliesMemory(1)
+    memory = TalliesMemory(NAMES[:1])
     Tallies(memory, 0).tell({"cache_hits": 3})
     successor = Tallies(memory, 0)
     assert successor.total() == {"cache_hits": 3}
@@ -49,7 +51,7 @@ class Dying:
 
 def test_half_a_write_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies in the midst of telling has told what it told before."""
-    memory = TalliesMemory(1)
+    memory = TalliesMemory(NAMES[:1])
     for number in range(1, 4):
         tallies = Tallies(memory, 0)
         tallies.tell({"cache_hits": 1})
@@ -61,7 +63,7 @@ def test_half_a_write_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_killed_writer_spoils_nothing() -> None:
     """Whenever a process that counts upwards is killed, its last whole counts are read, and they go on."""
-    memory = TalliesMemory(1)
+    memory = TalliesMemory(NAMES[:1])
     reached = 0
     for _ in range(20):
         pid = os.fork()
@@ -78,9 +80,24 @@ def test_a_killed_writer_spoils_nothing() -> None:
         reached = total["a"]
 
 
+def test_who_the_processes_are() -> None:
+    """A process is listed under its name once it has started; a successor takes the place of the dead one."""
+    memory = TalliesMemory(NAMES)
+    tallies = Tallies(memory, 1)
+    assert tallies.processes() == {"worker 1": os.getpid()}
+    pid = os.fork()
+    if not pid:
+        Tallies(memory, 0)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert tallies.processes() == {"janitor": pid, "worker 1": os.getpid()}
+    Tallies(memory, 0)
+    assert tallies.processes() == {"janitor": os.getpid(), "worker 1": os.getpid()}
+
+
 def test_places_have_bounds() -> None:
     """A process without a place is refused, and so are more counters than a place holds."""
-    memory = TalliesMemory(1)
+    memory = TalliesMemory(NAMES[:1])
     with pytest.raises(ValueError, match="process 1 of 1"):
         Tallies(memory, 1)
     with pytest.raises(ValueError, match="too many"):

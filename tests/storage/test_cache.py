@@ -230,7 +230,7 @@ async def test_lends_what_the_backend_behind_can_do(tmp_path: Path) -> None:
         assert planned.counts()["planned_puts"] == 0
     FilesystemBlobs.create(tmp_path / "files")
     async with cache(FilesystemBlobs(tmp_path / "files"), tmp_path / "third") as files:
-        assert abilities(files) == {Claimable, BulkBlobs, Counted}
+        assert abilities(files) == {Claimable, BulkBlobs, Unfinished, Counted}
 
 
 def abilities(blobs: object) -> set[type]:

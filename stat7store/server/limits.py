@@ -1,0 +1,131 @@
+"""How many connections a worker takes, and what becomes of those beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+import msgspec
+
+from stat7store.errors import Unavailable
+
+LEAST_OPEN_FILES = 128
+_FILES_A_CONNECTION = 3  # its socket, another on it while a file is sent, and the file
+_OTHER_FILES = 64
+_SHARE_OF_KEPT_FILES = 4  # small files stay open for their next readers: see storage/filesystem.py
+_MOST_KEPT_FILES = 4096
+_LEAST_IDLE_S = 1.0
+_CLOSED_AT_ONCE = 0.02  # of the limit, so that a flood does not look for one idle connection each time
+_LINGER_S = 1.0
+_MOST_LINGERING = 64
+_REFUSAL = msgspec.json.encode(
+    {
+        "type": f"/problems/{Unavailable.slug}",
+        "title": Unavailable.title,
+        "status": 503,
+        "detail": "as many connections are open as the server takes (--max-connections); try again soon",
+    }
+)
+_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_REFUSAL), _REFUSAL)
+)
+
+
+def most_connections(wanted: int, workers: int) -> int:
+    """Return how many connections one of so many workers takes at most.
+
+    It is a worker's share of those wanted, or fewer if the open files it may have do not suffice.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = max(1, wanted // workers)
+    if files == resource.RLIM_INFINITY:
+        return share
+    kept = min(_MOST_KEPT_FILES, files // _SHARE_OF_KEPT_FILES)
+    return max(1, min(share, (files - kept - _OTHER_FILES) // _FILES_A_CONNECTION))
+
+
+def raise_open_files() -> None:
+    """Take all the open files this process may have: each connection and each upload needs some.
+
+    Raises ``Unavailable`` if they are too few to serve at all.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, OSError):  # as many as there are will have to do
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise Unavailable(
+            f"only {most} open files are allowed, and a server needs {LEAST_OPEN_FILES} at least; "
+            "allow more with: ulimit -n, or LimitNOFILE in a systemd unit"
+        )
+
+
+class Idle(Protocol):
+    """A connection that may be idle."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last request was answered or the connection was made; None while one is being answered."""
+
+    def close_idle(self) -> None:
+        """Close it."""
+
+
+class Door:
+    """Lets connections in, and closes those that were idle for too long, or for longest when it gets crowded."""
+
+    def __init__(self, most: int, idle_timeout_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.refused = 0
+        self._most = most
+        self._idle_timeout_s = idle_timeout_s
+        self._loop = loop
+        self._lingering: set[asyncio.BaseTransport] = set()
+
+    def admit(self, transport: asyncio.Transport, inside: Collection[Idle]) -> bool:
+        """Tell whether one more may come in; one that may not is answered 503, and is no concern of the caller's."""
+        if len(inside) < self._most or self._close_longest_idle(inside):
+            return True
+        self.refused += 1
+        if len(self._lingering) >= _MOST_LINGERING:
+            transport.abort()
+        else:
+            transport.set_protocol(_Refusal(self._loop, transport, self._lingering))
+        return False
+
+    def close_idle(self, inside: Iterable[Idle]) -> None:
+        """Close what has been idle for too long; to be called every few seconds."""
+        self._close(inside, self._loop.time() - self._idle_timeout_s)
+
+    def _close_longest_idle(self, inside: Collection[Idle]) -> bool:
+        return self._close(inside, self._loop.time() - _LEAST_IDLE_S, most=max(1, int(self._most * _CLOSED_AT_ONCE)))
+
+    def _close(self, inside: Iterable[Idle], before: float, most: int | None = None) -> bool:
+        idle = [(since, each) for each in inside if (since := each.idle_since) is not None and since < before]
+        idle.sort(key=lambda one: one[0])
+        for _, each in idle[:most]:
+            each.close_idle()
+        return bool(idle)
+
+
+class _Refusal(asyncio.Protocol):
+    """Says no, and lets the client read it: to close at once would take the answer back with what it sent."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, lingering: set[asyncio.BaseTransport]
+    ) -> None:
+        self._lingering = lingering
+        self._transport = transport
+        lingering.add(transport)
+        transport.write(_ANSWER)
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._end = loop.call_later(_LINGER_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of it."""
+        self._end.cancel()
+        self._lingering.discard(self._transport)

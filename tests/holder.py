@@ -1,0 +1,52 @@
+"""A program that holds a catalog's write lock until it is killed: ``python -m tests.holder FOLDER``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+
+@contextmanager
+def holder(catalog: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the program for the length of the context; the lock is held then, by its only thread.
+
+    A line to its standard input has it commit and begin anew; it answers with a line.
+    """
+    command = [sys.executable, "-m", "tests.holder", str(catalog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == f"{program.pid}\n"
+            yield program
+        finally:
+            program.kill()
+
+
+def commit_and_hold(program: subprocess.Popen[str]) -> None:
+    """Have the program commit, and take the lock anew."""
+    assert program.stdin is not None
+    assert program.stdout is not None
+    print("commit", file=program.stdin, flush=True)
+    assert program.stdout.readline()
+
+
+def main() -> None:
+    """Hold the lock; commit for each line that comes."""
+    with lmdb.open(sys.argv[1], max_dbs=64) as environment:
+        database = environment.open_db(b"held by a test")
+        while True:
+            with environment.begin(database, write=True) as transaction:
+                transaction.put(b"a", b"b")
+                print(threading.get_native_id(), flush=True)
+                if not sys.stdin.readline():
+                    return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Where a store can stand, and where it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stat7store.catalog.lmdb import LmdbCatalog
+from stat7store.errors import Unavailable
+from stat7store.folder import CATALOG, FILESYSTEM, FORMAT_FILE, Site, make_folder, read_facts
+from stat7store.footing import EARLIEST_MS, clock_complaint, filesystem_of, refuse_network
+from tests.running import RunningServer
+
+DAY_MS = 86_400_000
+MOUNTS = """\
+21 1 252:0 / / rw,relatime - ext4 /dev/vda rw
+30 21 0:26 / /srv rw - nfs4 nas:/export rw
+31 30 252:3 / /srv/local rw - xfs /dev/vdb rw
+32 21 0:27 / /mnt/two\\040words rw - fuse.sshfs me@there: rw
+33 21 0:28 / /home rw - autofs systemd-1 rw
+34 33 0:29 / /home rw - cifs //nas/home rw
+"""
+
+
+def started(data: Path, *flags: str, user: int | None = None) -> tuple[int, str]:
+    """Start a server that is to refuse; return its exit code and what it said."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "stat7store", "serve", "--data", str(data), "--port=0", *flags],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        user=user,
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/srv", "nfs4"),
+        ("/srv/media", "nfs4"),
+        ("/srv/local/media", "xfs"),
+        ("/srvlocal", "ext4"),
+        ("/mnt/two words/media", "fuse.sshfs"),
+        ("/home/me", "cifs"),
+    ],
+)
+def test_the_filesystem_of_a_folder_is_that_of_its_closest_mount(folder: str, kind: str) -> None:
+    """The longest mount point counts, and of several at one point the last."""
+    assert filesystem_of(Path(folder), MOUNTS) == kind
+
+
+def test_this_machines_own_mounts_can_be_read(tmp_path: Path) -> None:
+    """The kernel's own list names some filesystem for any folder."""
+    assert filesystem_of(tmp_path, Path("/proc/self/mountinfo").read_text())
+
+
+def test_network_filesystems_are_refused_by_name() -> None:
+    """The refusal names the filesystem and what to do; a local one is let be."""
+    with pytest.raises(Unavailable, match=r"network filesystem \(nfs4\).*--network-filesystem"):
+        refuse_network(Path("/srv/media"), MOUNTS)
+    refuse_network(Path("/srv/local"), MOUNTS)
+
+
+def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """Nothing is changed in it; the line says which version to use, and the exit code is that of other refusals."""
+    data = tmp_path / "data"
+    make_folder(data)
+    (data / FORMAT_FILE).write_text(json.dumps({"format": 3, "store": "later"}))
+    code, said = started(data)
+    assert code == 1
+    assert "is of format 3; this version reads format 2: a newer version" in said
+    assert json.loads((data / FORMAT_FILE).read_text())["format"] == 3
+
+
+def test_a_folder_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It had its blobs in itself only: that is what the new list of its backends says, and it serves."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / FORMAT_FILE).write_text('{"format": 1}')
+    with pytest.raises(Unavailable, match="stat7store serve brings it up to date"):
+        read_facts(data)
+    make_folder(data)
+    facts = read_facts(data)
+    assert (facts.format, facts.primary, facts.backends) == (2, 0, {0: Site(FILESYSTEM)})
+    make_folder(data)
+    assert read_facts(data) == facts
+    with RunningServer(data) as server:
+        assert server.url
+
+
+async def test_a_catalog_of_another_format_is_told_of_before_anything_serves(tmp_path: Path) -> None:
+    """An older one is to be made anew, a newer one is for its own version."""
+    data = tmp_path / "data"
+    make_folder(data)
+    await LmdbCatalog(data / CATALOG).close()
+    _write_format(data, b"1")
+    code, said = started(data)
+    assert code == 1
+    assert "stat7store rebuild" in said
+    assert "giving up" not in said
+    _write_format(data, b"9")
+    assert "a newer version" in started(data)[1]
+
+
+def _write_format(data: Path, number: bytes) -> None:
+    import lmdb
+
+    with lmdb.open(str(data / CATALOG), max_dbs=16) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"format", number, db=environment.open_db(b"meta", txn=transaction))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    """The line names both users and what to do."""
+    data = tmp_path / "data"
+    make_folder(data)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    code, said = started(data, user=12345)
+    assert code == 1
+    assert "belongs to root (user 0), and this process runs as user 12345" in said
+
+
+def test_a_filesystem_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal names what is missing, and leaves nothing behind."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as FAT answers link(2)
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(Unavailable, match=r"second name \(hard link\) \(Operation not permitted\); name a folder"):
+        make_folder(tmp_path / "data")
+    assert not [*(tmp_path / "data").iterdir()]
+
+
+def test_clocks_that_are_far_off_are_complained_of() -> None:
+    """Before this version was made, or more than a day before the newest file; a day and less is nothing to say."""
+    now = EARLIEST_MS + 400 * DAY_MS
+    assert clock_complaint(now, None) == ""
+    assert clock_complaint(now, now + DAY_MS) == ""
+    assert "newest file was stored on" in clock_complaint(now, now + DAY_MS + 1)
+    assert "before this version was made" in clock_complaint(EARLIEST_MS - 1, None)
+
+
+async def test_a_clock_before_the_newest_file_is_warned_of_at_the_start(tmp_path: Path) -> None:
+    """The server serves: no protection relies on the clock."""
+    from stat7store.opening import open_store, prepare
+    from stat7store.settings import load_settings
+    from stat7store.store import unix_ms
+    from tests.media import sample
+
+    settings = load_settings(data=tmp_path / "data")
+    prepare(settings)
+    async with open_store(settings) as store:
+        store._now = lambda: unix_ms() + 3 * DAY_MS
+        async with store.upload("tomorrow.jpg") as upload:
+            await upload.write(sample("rocket.jpg").read_bytes())
+            await upload.commit()
+    server = RunningServer(tmp_path / "data").start()
+    server.stop()
+    assert "newest file was stored on" in server.log
