@@ -134,7 +134,7 @@ install_system() {
     local pair missing=()
     PATH="$PATH:/usr/sbin:/sbin"
     for pair in nginx:nginx-light chromium:chromium strace:strace curl:curl wrk:wrk \
-        ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph:ceph-common; do
+        ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph:ceph-common mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs faketime:faketime; do
         if ! command -v "${pair%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
     done
     # Playwright's own Node.js is linked against it.
