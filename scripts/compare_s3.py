@@ -4,12 +4,14 @@
 One movie goes up and comes down in turns: by `upload_fileobj` and `download_fileobj` of boto3, straight
 to the bucket, and by HTTP through `stat7store serve --blobs s3://...` with one worker, on this machine.
 The server hashes, keeps, records and compares besides. Its memory is the most it ever had, over that
-after its start. Credentials are found as boto3 finds them. The bucket must exist; all that is put there is
-below a new prefix, and removed.
+after its start. Then, with --cached, wrk fetches files of 64 KiB from the cache before the bucket and from
+a server without S3, in turns. Credentials are found as boto3 finds them. The bucket must exist; all that is
+put there is below a new prefix, and removed.
 
 examples:
   scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480
   scripts/compare_s3.py s3://bucket/prefix --endpoint http://127.0.0.1:7480 --mebibytes 1024 --rounds 3
+  scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480 --cached
 
 exit codes: 0 done; 1 it could not be done; 2 bad usage
 """
@@ -30,12 +32,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import boto3
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
+from scripts.peers.client import wrk
+from scripts.peers.work import Ask
+from stat7store.errors import Unavailable
 from stat7store.latency.results import table
 from stat7store.media.copies import padded_mp4
 from storage.s3_options import S3Options
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 _BLOCK = 1 << 20
+_SMALL, _FILES = 64 * 1024, 200
+_CONNECTIONS, _SECONDS = 16, 2
 _HEAD = bytes.fromhex("0000001c667479706d703432000000006d70343269736f6d61766331")  # an MP4's first box
 
 
@@ -84,11 +91,16 @@ def serving(folder: Path, flags: list[str]) -> Iterator[Server]:
 
 def upload(server: Server, movie: Path) -> str:
     """Upload a movie through the server; return its address."""
-    connection = http.client.HTTPConnection(server.host, blocksize=_BLOCK)
     with movie.open("rb") as body:
-        connection.request("POST", "/v1/files", body, {"Content-Length": str(movie.stat().st_size)})
-        answer = connection.getresponse()
-        said = answer.read()
+        return put(server, body, movie.stat().st_size)
+
+
+def put(server: Server, body: BinaryIO | bytes, size: int) -> str:
+    """Upload a file through the server; return its address."""
+    connection = http.client.HTTPConnection(server.host, blocksize=_BLOCK)
+    connection.request("POST", "/v1/files", body, {"Content-Length": str(size)})
+    answer = connection.getresponse()
+    said = answer.read()
     connection.close()
     if answer.status not in (200, 201):
         raise OSError(f"the server answered {answer.status}: {said[:500].decode()}")
@@ -193,10 +205,41 @@ def compare(arguments: argparse.Namespace) -> str:
             before = server.peak_bytes()
             rounds = [one_round(client, options, server, movie) for _ in range(arguments.rounds)]
             memory = server.peak_bytes() - before
+        told = written(rounds, arguments.mebibytes << 20, memory)
+        if arguments.cached:
+            told += cached_gets(Path(name), flags, arguments.rounds)
     for entry in client.list_objects_v2(Bucket=options.bucket, Prefix=options.folder).get("Contents", ()):
         client.delete_object(Bucket=options.bucket, Key=entry["Key"])
     client.close()
-    return written(rounds, arguments.mebibytes << 20, memory)
+    return told
+
+
+def cached_gets(folder: Path, flags: list[str], rounds: int) -> str:
+    """Fetch files of 64 KiB from the cache and from the filesystem in turns; return what is to be printed."""
+    files = [b"".join(padded_mp4(_HEAD, _SMALL, number)) for number in range(_FILES)]
+    cached = [*flags, f"--cache-dir={folder / 'cache'}"]
+    with serving(folder / "files", []) as plain, serving(folder / "cached", cached) as before_s3:
+        rates: dict[Server, list[float]] = {plain: [], before_s3: []}
+        asks: dict[Server, list[Ask]] = {}
+        for server in rates:
+            addresses = [put(server, data, len(data)) for data in files]
+            for address in addresses * 2:  # the first brings it into the cache
+                if download(server, address) != _SMALL:
+                    raise OSError("a download ended early")
+            asks[server] = [
+                Ask(f"GET /v1/files/{address} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode(), 200, _SMALL)
+                for address in addresses
+            ]
+        for _ in range(rounds):
+            for server, found in rates.items():
+                done = wrk(asks[server], int(server.host.rpartition(":")[2]), _CONNECTIONS, _SECONDS, 0)
+                found.append(done.requests / done.seconds)
+    ratio = median(mine / theirs for mine, theirs in zip(rates[before_s3], rates[plain], strict=True))
+    return (
+        f"\n\nGET of 64 KiB, {_CONNECTIONS} connections, a second: {median(rates[before_s3]):,.0f} from the cache, "
+        f"{median(rates[plain]):,.0f} from the filesystem backend; ratio {ratio:.2f} "
+        f"({min(rates[before_s3]) / max(rates[plain]):.2f} to {max(rates[before_s3]) / min(rates[plain]):.2f})."
+    )
 
 
 def main() -> int:
@@ -207,11 +250,12 @@ def main() -> int:
     parser.add_argument("--region", default=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
     parser.add_argument("--mebibytes", type=int, default=256, help="size of the movie (256)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is done; medians are shown (3)")
+    parser.add_argument("--cached", action="store_true", help="compare GETs of 64 KiB from the cache as well (wrk)")
     parser.add_argument("--folder", type=Path, help="where the movie and the server's folder are made")
     arguments = parser.parse_args()
     try:
         print(compare(arguments))
-    except (OSError, ValueError, BotoCoreError, ClientError) as error:
+    except (OSError, ValueError, BotoCoreError, ClientError, Unavailable) as error:
         print(f"compare_s3: {error}", file=sys.stderr)
         return 1
     return 0
