@@ -26,7 +26,7 @@ def why_not() -> str:
     """Return why this machine cannot do it; empty if it can."""
     if os.geteuid():
         return "loop devices need root"
-    missing = [name for name in ("mkfs.ext4", "mkfs.xfs", "mount", "umount") if shutil.which(name) is None]
+    missing = [name for name in ("mkfs.ext4", "mkfs.xfs", "mount", "umount") if _program(name) is None]
     if missing:
         return f"{', '.join(missing)} missing; on Debian: apt-get install e2fsprogs xfsprogs mount"
     if not Path("/dev/loop-control").exists():
@@ -90,8 +90,14 @@ def images(kind: Kind, kept_in: Path, *folders: Path) -> Iterator[list[Image]]:
             image.give_up()
 
 
-def _run(*command: str) -> None:
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
+def _run(name: str, *arguments: str) -> None:
+    program = _program(name)
+    assert program is not None, name
     # in a session of its own: Ctrl-C must not keep it from tidying up
-    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, start_new_session=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+        raise RuntimeError(f"{name} {' '.join(arguments)}: {done.stderr}")

@@ -97,7 +97,7 @@ class Racer:
         for turn in turns:
             self._counts["operations"] += 1
             number, drawn = self._chance.choice(NUMBERS), self._chance.random()
-            if not turn % _ORPHANS_EVERY:
+            if turn % _ORPHANS_EVERY == 200:
                 await store.sweep_orphans()
                 self._counts["sweeps"] += 1
             elif drawn < 0.4:
