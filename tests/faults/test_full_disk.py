@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +152,7 @@ def test_uploads_are_refused_and_everything_else_goes_on(disk: Path, soak: bool,
             checked=f"every file by GET, HEAD and list while full; {refused} refusals, all 507",
             lost=shelf.lost,
             wrong=shelf.wrong,
+            left_out="",
             **recovery(seconds),
         )
     )
@@ -286,6 +290,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, reliability: Reliability) 
             checked="every file while it held and afterwards",
             lost=shelf.lost,
             wrong=shelf.wrong,
+            left_out="",
             **recovery([seconds]),
         )
     )
@@ -313,3 +318,30 @@ def test_a_catalog_that_is_full_grows(tmp_path: Path, soak: bool, reliability: R
             wrong=shelf.wrong,
         )
     )
+
+
+def test_an_import_stops_at_the_limits_and_goes_on_later(tmp_path: Path) -> None:
+    """It says which setting stopped it; what it brought by then is there, and a run with more room brings the rest."""
+    for number in range(12):
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        (tmp_path / "photographs" / f"{number}.jpg").write_bytes(photograph(number, MIB))
+
+    def imported(most: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "stat7store", "import", "--data", "data", "--json", "photographs"],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.getcwd(), "STAT7_MAX_STORE_BYTES": most},
+        )
+
+    stopped = imported("4MiB")
+    assert stopped.returncode == 1
+    assert "--max-store-bytes" in stopped.stderr
+    with RunningServer(tmp_path / "data") as server:
+        brought = ask(server, "GET", "/v1/stats").document["bytes"]
+    assert brought <= 4 * MIB
+    done = imported("64MiB")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stored"] == 12 - brought // MIB
