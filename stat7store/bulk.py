@@ -70,7 +70,7 @@ class Bulk:
     def promise(self, size: int) -> Promise:
         """Hold room for a file, for the caller to close. Raises ``NoSpace``."""
         promise = Promise(self._room)
-        promise.announce(size)
+        promise.take(size)
         return promise
 
     def spool(self) -> Spool:

@@ -88,13 +88,21 @@ class Room:
 
     @contextmanager
     def promise(self, size: int = 0) -> Iterator[Promise]:
-        """Hold room for ``size`` bytes, or more as they come, for the length of the context. Raises ``NoSpace``."""
+        """Hold room for bytes as they come, for the length of the context; ``size`` of them are announced.
+
+        Raises ``NoSpace`` at once if so many do not fit.
+        """
         promise = Promise(self)
         try:
             promise.announce(size)
             yield promise
         finally:
             promise.close()
+
+    def check(self, size: int) -> None:
+        """Return if there is room for ``size`` bytes now, without promising it. Raises ``NoSpace``."""
+        self.hold(size)
+        self.release(size, size)
 
     def hold(self, size: int) -> None:
         """Promise ``size`` bytes more to an upload. Raises ``NoSpace``, and nothing is promised then."""
@@ -166,27 +174,32 @@ class Room:
 
 
 class Promise:
-    """The room that is held for one request. Made by ``Room.promise``."""
+    """The room that is held for one request: for twice what has come, so that an announced length is not enough
+    to keep others out. Made by ``Room.promise``."""
 
-    __slots__ = ("_promised", "_room", "_taken", "_unwritten")
+    __slots__ = ("_announced", "_promised", "_room", "_taken", "_unwritten")
 
     def __init__(self, room: Room) -> None:
         self._room = room
+        self._announced = 0
         self._promised = 0
         self._taken = 0
         self._unwritten = 0
 
     def announce(self, size: int) -> None:
-        """Have room for ``size`` bytes in all. Raises ``NoSpace``."""
-        if size > self._promised or not size:
-            self._hold(size - self._promised)
+        """See whether ``size`` bytes will fit, which are to come. Raises ``NoSpace``."""
+        self._room.check(size)
+        self._announced = size
 
     def take(self, size: int) -> None:
         """Have room for so many bytes more, which have come. Raises ``NoSpace``."""
         self._taken += size
         lacking = self._taken - self._promised
-        if lacking > 0:  # nobody said how many are to come: each step is as long as all before it
-            self._hold(max(lacking, min(self._promised, _LONGEST_STEP)))
+        if lacking > 0:
+            step = min(self._taken, _LONGEST_STEP)
+            if self._announced:
+                step = min(step, self._announced - self._promised)
+            self._hold(max(lacking, step))
 
     def wrote(self, size: int) -> None:
         """Tell that so many bytes are on disk, where they count by themselves."""

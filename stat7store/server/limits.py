@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
-from collections.abc import Collection, Iterable
-from typing import Protocol
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol
 
 import msgspec
 
 from stat7store.errors import Unavailable
+from stat7store.server.log import Log
 
 LEAST_OPEN_FILES = 128
 _FILES_A_CONNECTION = 3  # its socket, another on it while a file is sent, and the file
@@ -19,6 +22,7 @@ _MOST_KEPT_FILES = 4096
 _LEAST_IDLE_S = 1.0
 _CLOSED_AT_ONCE = 0.02  # of the limit, so that a flood does not look for one idle connection each time
 _LINGER_S = 1.0
+_TOLD_EVERY_S = 10.0
 _MOST_LINGERING = 64
 _REFUSAL = msgspec.json.encode(
     {
@@ -62,6 +66,27 @@ def raise_open_files() -> None:
             f"only {most} open files are allowed, and a server needs {LEAST_OPEN_FILES} at least; "
             "allow more with: ulimit -n, or LimitNOFILE in a systemd unit"
         )
+
+
+class OutOfFiles:
+    """Handles the event loop's errors: that no file can be opened for a new connection is said once in a while.
+
+    asyncio says it a thousand times a second, and tries again by itself.
+    """
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._told = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """See ``loop.set_exception_handler``."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif self._clock() - self._told > _TOLD_EVERY_S:
+            self._told = self._clock()
+            self._log.error("no more files may be open: new connections wait", reason=str(error))
 
 
 class Idle(Protocol):

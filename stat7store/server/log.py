@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 
 from stat7store.settings import Settings
 
 Log = structlog.typing.FilteringBoundLogger
+
+
+def write_lines(text: str) -> None:
+    """Write whole lines to standard error; what cannot be written, because a disk is full, is lost."""
+    with suppress(OSError):  # a request must not fail for its log line
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def is_console(settings: Settings) -> bool:
@@ -33,9 +41,16 @@ def make_log(settings: Settings, **facts: object) -> Log:
         ]
     )
     log: Log = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        _StandardError(),
         processors=[structlog.processors.add_log_level, *form],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         cache_logger_on_first_use=True,
     )
     return log.bind(**facts)
+
+
+class _StandardError:
+    def msg(self, message: str) -> None:
+        write_lines(f"{message}\n")
+
+    debug = info = warning = error = critical = exception = msg

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from stat7store.server.log import Log, is_console
+from stat7store.server.log import Log, is_console, write_lines
 from stat7store.settings import Settings
 
 _WRITE_EVERY_S = 0.05
@@ -73,8 +72,7 @@ class RequestLog:
             self._writing = None
         if self._lines:
             lines, self._lines = self._lines, []
-            sys.stderr.write(b"\n".join((*lines, b"")).decode())
-            sys.stderr.flush()
+            write_lines(b"\n".join((*lines, b"")).decode())
 
 
 REQUEST_LOG = web.AppKey("request_log", RequestLog)

@@ -21,7 +21,7 @@ from stat7store.server.board import Board
 from stat7store.server.connection import ConnectionServer, Runner
 from stat7store.server.fastlane import FastLane
 from stat7store.server.housekeeping import told
-from stat7store.server.limits import Door, most_connections
+from stat7store.server.limits import Door, OutOfFiles, most_connections
 from stat7store.server.log import Log
 from stat7store.server.node import Node
 from stat7store.server.request_log import REQUEST_LOG
@@ -95,6 +95,7 @@ async def work(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_exception_handler(OutOfFiles(log))
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="worker"))
     async with open_store(settings, pledges) as store:
         node = Node(settings, store, board, access_of(settings), log, number, tallies)
