@@ -667,7 +667,9 @@ def test_a_store_and_its_backup_on_s3(tmp_path: Path, bucket: S3Options, moto_se
     process.kill()
     process.communicate()
     copied = len(copies_in(s3, bucket))
-    assert run("restore", f"{place}/backup", f"--data={tmp_path / 'early'}", *flags, code=1)["complete"] is False
+    refused = start("restore", f"{place}/backup", f"--data={tmp_path / 'early'}", *flags)
+    assert "no complete backup" in refused.communicate()[1]
+    assert not (tmp_path / "early").exists()
     assert run("backup", f"{place}/backup", f"--data={data}", *flags)["held"] == copied
     asyncio.run(add(range(FILES, FILES + 1)))
     summary = run("backup", f"{place}/backup", f"--data={data}", *flags)
