@@ -87,17 +87,17 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "backup"
 
 
-async def make(data: Path, dest: Path, told: list[Address] | None = None) -> Copies:
+async def make(data: Path, dest: Path, told: list[Address] | None = None, jobs: int = 4) -> Copies:
     """Bring the backup up to date."""
     copies = Copies()
-    await back_up(Settings(data=data), dest, copies, telling(told), jobs=4, bytes_per_s=math.inf)
+    await back_up(Settings(data=data), dest, copies, telling(told), jobs=jobs, bytes_per_s=math.inf)
     return copies
 
 
-async def unmake(dest: Path, data: Path, told: list[Address] | None = None) -> Copies:
+async def unmake(dest: Path, data: Path, told: list[Address] | None = None, jobs: int = 4) -> Copies:
     """Make a store of the backup."""
     copies = Copies()
-    await restore(Settings(data=data), dest, LOCAL, copies, telling(told), jobs=4, bytes_per_s=math.inf)
+    await restore(Settings(data=data), dest, LOCAL, copies, telling(told), jobs=jobs, bytes_per_s=math.inf)
     return copies
 
 
@@ -324,7 +324,7 @@ async def test_a_failing_destination_stops_it_and_it_goes_on(
     with monkeypatch.context() as broken:
         broken.setattr(FilesystemBlobs, "put", fail_later)
         with pytest.raises(Unavailable, match="no more"):
-            await make(data, dest)
+            await make(data, dest, jobs=1)
     assert (dest / NOTE).read_bytes() == old
     assert not list(data.glob("backup-*"))
     assert (await make(data, dest)).copied == FILES - 3
@@ -386,7 +386,7 @@ async def test_a_restore_goes_on(data: Path, dest: Path, tmp_path: Path, monkeyp
     with monkeypatch.context() as broken:
         broken.setattr(Copier, "copy", fail_later)
         with pytest.raises(Unavailable, match="no more"):
-            await unmake(dest, new)
+            await unmake(dest, new, jobs=1)
     with pytest.raises(Unavailable, match="not complete"):
         prepare(Settings(data=new))
     with pytest.raises(Unavailable):
@@ -584,7 +584,7 @@ def test_backups_while_a_server_takes_uploads_and_deletes(tmp_path: Path, soak: 
                 wait_until(lambda: all(len(client.kept) > 20 for client in clients))
                 for _ in range(3):
                     process = start("backup", str(dest), f"--data={server.data}")
-                    time.sleep(chance.uniform(0.3, 1.5))
+                    time.sleep(chance.uniform(0.5, 3.0))
                     process.kill()
                     process.communicate()
                     kills += process.returncode == -signal.SIGKILL
