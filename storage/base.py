@@ -239,7 +239,7 @@ class Noted(Protocol):
     """A backend that keeps small notes beside its blobs; a name is a plain file name that no blob could have."""
 
     async def note(self, name: str) -> bytes | None:
-        """Return a note of up to 1024 bytes; None if there is none."""
+        """Return a note, of 1 to 1024 bytes; None if there is none."""
 
     async def write_note(self, name: str, data: bytes) -> None:
         """Write a note, or put it in the place of the old one in one step. Durable on return."""
