@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMAT_FILE = "stat7.json"
 _WITHOUT_BACKENDS = 1  # the format before this one
 FILESYSTEM = "filesystem"
 CATALOG, BLOBS, SPOOLS = "catalog", "blobs", "spools"
+RESTORING = "restoring"  # there, with what is not complete, from the beginning of a restore to its end
 _OWN_NAMES = (CATALOG, BLOBS, SPOOLS, "serve.lock", "stat7.new")
 _MOST_BACKENDS = 256  # the catalog keeps the number in a byte
 
@@ -75,6 +77,8 @@ def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
             _bring_up_to_date(data)
             _read(data)
             _refuse_lost_catalog(data)
+        elif (data / RESTORING).exists():
+            raise Unavailable(f"a restore into {data} was begun and is not complete; run it again to go on")
         elif any(not _is_own(entry.name) for entry in data.iterdir()):
             raise Unavailable(f"{data} is not empty and holds no STAT7 store; name a new or empty folder")
         else:
@@ -82,6 +86,46 @@ def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
                 if not (data / FORMAT_FILE).exists():
                     _write(data, Facts(secrets.token_hex(16)))
         (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
+
+
+def begin_restore(data: Path, site: Site) -> Facts:
+    """Make the folder of a store that is to be restored, or find the one in which that was begun before.
+
+    Until ``finish_restore`` it is no store: nothing serves it. Raises ``Unavailable`` if it holds
+    anything else, or if the bytes went to another site before.
+    """
+    with _saying_why(data):
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        work = data / RESTORING
+        if (data / FORMAT_FILE).exists() or (not work.exists() and any(data.iterdir())):
+            raise Unavailable(f"{data} is not empty; name a new or empty folder")
+        work.mkdir(mode=0o700, exist_ok=True)
+        if not (work / FORMAT_FILE).exists():
+            _write(work, Facts(secrets.token_hex(16), backends={0: site}))
+        facts = _read(work)
+        if not facts.backends[0].is_same(site):
+            raise Unavailable(
+                f"the restore into {data} was begun with its bytes on {facts.backends[0]}; go on with that"
+            )
+        if site.url == FILESYSTEM:
+            FilesystemBlobs.create(data / BLOBS)
+        return facts
+
+
+def finish_restore(data: Path) -> None:
+    """Make a store of the folder, the catalog being complete in ``RESTORING``. Durable on return.
+
+    Raises ``Unavailable``; it may be called again then.
+    """
+    with _saying_why(data):
+        work = data / RESTORING
+        sync_folder(work / CATALOG)
+        shutil.rmtree(data / CATALOG, ignore_errors=True)  # if this was cut short right after the next line
+        (work / CATALOG).rename(data / CATALOG)
+        sync_folder(data)
+        (work / FORMAT_FILE).rename(data / FORMAT_FILE)  # last: this makes it a store
+        sync_folder(data)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def read_facts(data: Path) -> Facts:
@@ -177,8 +221,13 @@ def _write(data: Path, facts: Facts) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(data)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: a rename alone may not survive power loss. May raise ``OSError``."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)  # a rename alone may not survive power loss
+        os.fsync(folder)
     finally:
         os.close(folder)

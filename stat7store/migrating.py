@@ -12,6 +12,7 @@ from stat7store.backends import Backends
 from stat7store.catalog.base import Catalog
 from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
 from stat7store.keeping import Keeper
+from stat7store.pacing import to_the_end
 from stat7store.record import Locator
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
@@ -172,16 +173,6 @@ class Migration:
             spool.append(data)
 
         while data := await reader.read(BLOCK_BYTES):
-            await _to_the_end(absorb, data)
+            await to_the_end(absorb, data)
             self.moves.copied += len(data)
         return hasher
-
-
-async def _to_the_end(work: Callable[[bytes], None], data: bytes) -> None:
-    """Do it in a thread; who is cancelled waits for the thread, which uses what he would close."""
-    working = asyncio.create_task(asyncio.to_thread(work, data))
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise

@@ -162,6 +162,20 @@ async def opened_for_migration(
         yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed)
 
 
+@asynccontextmanager
+async def opened_blobs(where: Path | Site, settings: Settings, spools: Path) -> AsyncIterator[BlobStore]:
+    """Open blobs that belong to no store's folder, for the length of the context: a root, or a bucket.
+
+    ``spools`` is a local folder for what is on its way to a bucket. Raises ``Malformed`` or ``Unavailable``.
+    """
+    with blob_errors():
+        blobs = await asyncio.to_thread(_open_apart, where, settings, spools)
+    try:
+        yield blobs
+    finally:
+        await blobs.close()
+
+
 class _Opener:
     """An ``Opener`` by the list in the store's folder, which is read anew each time."""
 
@@ -206,12 +220,17 @@ def _wanted(settings: Settings) -> Site:
 
 
 def _open_blobs(site: Site, settings: Settings) -> BlobStore:
-    if site.url == FILESYSTEM:
-        return FilesystemBlobs(settings.data / BLOBS)
+    where = settings.data / BLOBS if site.url == FILESYSTEM else site
+    return _open_apart(where, settings, settings.data / SPOOLS)
+
+
+def _open_apart(where: Path | Site, settings: Settings, spools: Path) -> BlobStore:
+    if isinstance(where, Path):
+        return FilesystemBlobs(where)
     # boto3 takes long to import, and a store without S3 must not need it
     from storage.s3 import S3Blobs  # noqa: PLC0415
 
-    return S3Blobs(_options(site, settings), settings.data / SPOOLS)
+    return S3Blobs(_options(where, settings), spools)
 
 
 def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:

@@ -15,6 +15,7 @@ from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
 from stat7store.catalog.base import Catalog, Surveyed
 from stat7store.errors import NotFound, Stat7Error, Unavailable
+from stat7store.pacing import Pace
 from stat7store.record import Locator, Place
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
@@ -102,7 +103,7 @@ class Verifier:
         self._backends = backends
         self._tally = tally
         self._tell = tell
-        self._pace = _Pace(bytes_per_s)
+        self._pace = Pace(bytes_per_s)
         self._jobs = asyncio.Semaphore(jobs)
 
     async def run(self, sample: float = 1.0, checkpoint: Callable[[], None] = lambda: None) -> None:
@@ -220,17 +221,3 @@ def _is_unclaimed(blobs: BlobStore, place: Place) -> bool:
 
 def _address(text: str | None) -> Address | None:
     return None if text is None else Address.parse(text)
-
-
-class _Pace:
-    """Spreads reading out so that it takes no more than so many bytes a second, over all jobs."""
-
-    def __init__(self, bytes_per_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._free_at = 0.0
-
-    async def spend(self, size: int) -> None:
-        now = time.monotonic()
-        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)

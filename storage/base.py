@@ -235,6 +235,17 @@ class Ownable(Protocol):
 
 
 @runtime_checkable
+class Noted(Protocol):
+    """A backend that keeps small notes beside its blobs; a name is a plain file name that no blob could have."""
+
+    async def note(self, name: str) -> bytes | None:
+        """Return a note, of 1 to 1024 bytes; None if there is none."""
+
+    async def write_note(self, name: str, data: bytes) -> None:
+        """Write a note, or put it in the place of the old one in one step. Durable on return."""
+
+
+@runtime_checkable
 class Unfinished(Protocol):
     """A backend on which a crash can leave uploads that never finished."""
 

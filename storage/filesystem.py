@@ -20,6 +20,7 @@ from typing import TypeVar
 from storage.base import BlobDamaged, BlobMissing, BlobUnavailable, Location, Reader, Span, Spool
 from storage.file_commit import FileCommit, NewName
 from storage.file_folders import SPOOL, TOKEN_BYTES, blobs_in, folder_names, make_folders, missing_folders
+from storage.file_notes import read_note, write_note
 from storage.file_reader import FileReader
 from storage.file_spool import FileSpool, remove_stale_spools
 from storage.group import GroupCommit
@@ -39,7 +40,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobs:
-    """A ``BlobStore``, ``Claimable``, ``BulkBlobs``, ``Immediate``, ``Forgetful`` and ``Unfinished``, in a folder.
+    """A ``BlobStore``, also ``Claimable``, ``BulkBlobs``, ``Immediate``, ``Noted``, ``Forgetful``, ``Unfinished``.
 
     A blob is the file ``<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Its readers are
     ``LocalFile`` s. Any number of processes may use one root at once; each opens it after its fork.
@@ -239,6 +240,14 @@ class FilesystemBlobs:
             for location in locations:
                 if after is None or location > after:
                     yield location
+
+    async def note(self, name: str) -> bytes | None:
+        """See ``Noted``: it is a file in the root. Raises ``BlobUnavailable``."""
+        return await self._in_thread(partial(read_note, self._path, name))
+
+    async def write_note(self, name: str, data: bytes) -> None:
+        """See ``Noted``. Raises ``BlobNoSpace`` or ``BlobUnavailable``."""
+        await self._in_thread(partial(write_note, self._path, name, data))
 
     @contextmanager
     def claim(self, location: Location) -> Iterator[bool]:

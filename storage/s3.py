@@ -67,7 +67,7 @@ _SMALL_BYTES = 1024
 
 
 class S3Blobs:
-    """A ``BlobStore``, ``Planned``, ``Presigned``, ``Ownable``, ``Unfinished`` and ``Counted``, in an S3 bucket.
+    """A ``BlobStore``, ``Planned``, ``Presigned``, ``Ownable``, ``Noted``, ``Unfinished`` and ``Counted``, in a bucket.
 
     A blob is the object ``<prefix>/<3 hex>/<name>.<16 hex token>``, its token 64 random bits. Any
     number of processes and machines may use one prefix at once; each process opens it after its fork.
@@ -233,6 +233,15 @@ class S3Blobs:
                 f"{self._place}: it is another store's, whose sweeps would delete what this one puts there; name "
                 f"another bucket or prefix, or if that store is gone for good, delete the object {key} first"
             )
+
+    async def note(self, name: str) -> bytes | None:
+        """See ``Noted``. Raises ``BlobUnavailable``."""
+        return await self._requests.ask(lambda: self._small(f"{self._folder}{name}"))
+
+    async def write_note(self, name: str, data: bytes) -> None:
+        """See ``Noted``. Raises ``BlobUnavailable``."""
+        digest = hashlib.sha256(data).digest()
+        await self._requests.ask(lambda: self._bucket.replace(f"{self._folder}{name}", data, digest))
 
     def _small(self, key: str) -> bytes | None:
         """Return the first bytes of an object; None if there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -24,7 +24,7 @@ from stat7store.catalog.tables import (
     State,
     Tables,
 )
-from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Unavailable
+from stat7store.errors import Conflict, Damaged, Malformed, NotFound, Stat7Error, Unavailable
 from stat7store.record import Entry, FileRecord, Locator, Place
 
 _FLUSH_ENTRIES = 50_000
@@ -184,6 +184,47 @@ class Changes(Tables):
         for key, _ in self.rows(GARBAGE):
             state.garbage += 1
             state.next_garbage = unpack_number(key) + 1
+
+    def settle(self, places: Mapping[Address, Place], lost: Collection[Address]) -> None:
+        """Say where files are in a copy of the store, and that it lacks others; see ``LmdbCatalog.settle``."""
+        for address, place in places.items():
+            locator = self.locator(address)
+            self.state.damaged -= locator.damaged
+            settled = msgspec.structs.replace(locator, location=place.location, backend=place.backend, damaged=False)
+            self._put_locator(address, settled)
+        for address in lost:
+            self.remove(address)
+
+    def forget_queues(self) -> None:
+        """Forget all garbage and all intents."""
+        self.count += 1
+        for table in (GARBAGE, GARBAGE_PLACES, INTENTS):
+            self._clear(table)
+        self.state.garbage = 0
+
+    def purge(self) -> list[Address]:
+        """Drop every entry that cannot be read, and make the rest anew from it; return the addresses.
+
+        Raises ``Damaged`` if nothing can be read, for want of the media types.
+        """
+        self.count += 1
+        self.read_media_types()
+        kept, lost = set[bytes](), list[Address]()
+        for address in [Address(key) for key, _ in self.rows(INDEX)]:
+            try:
+                kept.add(pack_number(self.entry(address).locator.number))
+            except Stat7Error:
+                lost.append(address)
+        for table, doomed in (
+            (INDEX, list[bytes](lost)),
+            (RECORDS, [key for key, _ in self.rows(RECORDS) if key not in kept]),
+        ):
+            cursor = self.cursor(table)
+            for key in doomed:
+                if cursor.set_key(key):
+                    cursor.delete()
+        self.rebuild()
+        return lost
 
     def finish(self) -> None:
         """Write what was held back."""

@@ -15,7 +15,7 @@ import shutil
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -213,6 +213,43 @@ class LmdbCatalog:
         Raises ``Damaged`` for the first value that cannot be trusted; nothing is changed then.
         """
         self._commit_alone(lambda changes: changes.rebuild())
+
+    # Copies of the whole
+
+    def copy(self, folder: Path) -> None:
+        """Make a copy in a new, empty folder, as the catalog is at one moment, without what was free in it. Blocks.
+
+        It goes on while any process writes. Raises ``NoSpace`` or ``Unavailable``.
+        """
+        while True:
+            try:
+                with self._querying:
+                    self._environment.copy(str(folder), compact=True)
+            except lmdb.MapResizedError:
+                self._follow()
+                continue
+            except lmdb.Error as error:
+                raise self._unavailable(error) from error
+            return
+
+    def settle(self, places: Mapping[Address, Place], lost: Collection[Address]) -> None:
+        """Say where files are in a copy of the store, undamaged, and that it lacks others. Blocks.
+
+        It is for a catalog that no store uses yet: what they pointed at before is not made garbage.
+        Raises ``NotFound`` or ``Damaged``; nothing is changed then.
+        """
+        self._commit_alone(lambda changes: changes.settle(places, lost))
+
+    def forget_queues(self) -> None:
+        """Forget all garbage and all intents: in a copy of the store they are about blobs of another. Blocks."""
+        self._commit_alone(lambda changes: changes.forget_queues())
+
+    def purge(self) -> list[Address]:
+        """Drop every entry that cannot be read, and return their addresses. Blocks.
+
+        Secondary indexes and totals are made anew. Raises ``Damaged`` if not even the media types can be read.
+        """
+        return self._commit_alone(lambda changes: changes.purge())
 
     # Other reads
 

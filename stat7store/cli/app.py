@@ -31,6 +31,8 @@ VERBS = {
     "migrate": "migrate",
     "verify": "verify",
     "rebuild": "rebuild",
+    "backup": "backup",
+    "restore": "restore",
     "latency": "latency",
 }
 EXAMPLES = {

@@ -24,6 +24,7 @@ from storage.base import (
     Claimable,
     LocalFile,
     Location,
+    Noted,
     Reader,
     Span,
     Spool,
@@ -324,6 +325,15 @@ class BlobContract(ABC):
             with pytest.raises(BlobDamaged):
                 await reader.warm(len(data) - 1, 2)
         reader.close()
+
+    async def test_a_note_is_replaced(self, blobs: BlobStore) -> None:
+        """A note that was never written is None, the last one written is what is read, and it is no blob."""
+        if isinstance(blobs, Noted):
+            assert await blobs.note("note.json") is None
+            for text in (b"first", b"second, and longer", b"3rd"):
+                await blobs.write_note("note.json", text)
+                assert await blobs.note("note.json") == text
+            assert [location async for location in blobs.list()] == []
 
     async def test_a_cancelled_put_leaves_nothing_half_done(self, blobs: BlobStore) -> None:
         """An upload given up at any moment leaves either nothing or a whole blob."""
