@@ -27,13 +27,14 @@ from stat7store.backups.copying import Copier, Copies
 from stat7store.backups.depot import NOTE, Note
 from stat7store.backups.making import back_up
 from stat7store.backups.restoring import restore
+from stat7store.catalog.base import NewFile
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.catalog.tables import RECORDS
 from stat7store.cli import main
 from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
 from stat7store.folder import FILESYSTEM, Site, read_facts
 from stat7store.opening import open_store, prepare
-from stat7store.record import Entry
+from stat7store.record import Entry, FileRecord
 from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.verifying import Tally
@@ -202,6 +203,21 @@ async def test_the_next_run_copies_only_what_is_new(data: Path, dest: Path, tmp_
     assert (await contents(tmp_path / "new")).keys() == {Address.of(photo(number)) for number in (0, *range(2, 9))}
     assert (await make(data, dest)).copied == 0
     assert not list(data.glob("backup-*"))
+
+
+async def test_a_catalog_of_many_files_is_copied(tmp_path: Path) -> None:
+    """A catalog whose indexes have whole pages for one key, as in any real store, is copied with all its rows."""
+    catalog = LmdbCatalog(tmp_path / "catalog")
+    files = []
+    for number in range(5000):
+        address = Address.of(str(number).encode())
+        record = FileRecord(address=address, stored_at=number, filename="", realm="image")
+        files.append(NewFile(record, 1, "image/jpeg", Location(str(address), b"token")))
+    catalog.add_many(sorted(files, key=lambda file: file.record.address))
+    (tmp_path / "copy").mkdir()
+    catalog.copy(tmp_path / "copy")
+    await catalog.close()
+    assert assert_whole(tmp_path / "copy") == {file.record.address for file in files}
 
 
 @pytest.mark.parametrize("harm", ["altered", "cut", "missing"])

@@ -66,9 +66,14 @@ async def opened_for_writing(where: Path | Site, settings: Settings, spools: Pat
     async with opened_blobs(where, settings, spools) as blobs:
         with blob_errors():
             await blobs.check()
-            if isinstance(blobs, Ownable):
-                await blobs.own(f"backup-{store}")  # no store takes it for its own blobs then, and none is taken
         note = await _note(blobs, where)
+        with blob_errors():
+            if note is None and await anext(blobs.list(), None) is not None:
+                raise Unavailable(
+                    f"{where} holds blobs, and no backup: they may be another store's; name another place"
+                )
+            if isinstance(blobs, Ownable):
+                await blobs.own(f"backup-{store}")  # no store takes it for its own blobs then
         depot = Depot(blobs, note or Note(store))
         if depot.note.store != store:
             raise Unavailable(f"{where} is the backup of another store; name another place")

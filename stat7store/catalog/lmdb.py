@@ -217,14 +217,15 @@ class LmdbCatalog:
     # Copies of the whole
 
     def copy(self, folder: Path) -> None:
-        """Make a copy in a new, empty folder, as the catalog is at one moment, without what was free in it. Blocks.
+        """Make a copy in a new, empty folder, as the catalog is at one moment. Blocks.
 
         It goes on while any process writes. Raises ``NoSpace`` or ``Unavailable``.
         """
         while True:
             try:
                 with self._querying:
-                    self._environment.copy(str(folder), compact=True)
+                    # compacting would crash the process at the first page of duplicates of one size
+                    self._environment.copy(str(folder), compact=False)
             except lmdb.MapResizedError:
                 self._follow()
                 continue
