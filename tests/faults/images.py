@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+
+from tests.faults.mounting import program
 
 Kind = Literal["ext4", "xfs"]
 
@@ -20,18 +21,6 @@ _MIB = 1 << 20
 _SIZES: dict[Kind, int] = {"ext4": 64 * _MIB, "xfs": 320 * _MIB}  # XFS has no smaller ones
 # ext4 would else write its journal by itself every 5 s, and hide what was not synced
 _OPTIONS: dict[Kind, str] = {"ext4": "loop,commit=300", "xfs": "loop"}
-
-
-def why_not() -> str:
-    """Return why this machine cannot do it; empty if it can."""
-    if os.geteuid():
-        return "loop devices need root"
-    missing = [name for name in ("mkfs.ext4", "mkfs.xfs", "mount", "umount") if _program(name) is None]
-    if missing:
-        return f"{', '.join(missing)} missing; on Debian: apt-get install e2fsprogs xfsprogs mount"
-    if not Path("/dev/loop-control").exists():
-        return "this machine has no loop devices"
-    return ""
 
 
 class Image:
@@ -90,14 +79,10 @@ def images(kind: Kind, kept_in: Path, *folders: Path) -> Iterator[list[Image]]:
             image.give_up()
 
 
-def _program(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-
-
 def _run(name: str, *arguments: str) -> None:
-    program = _program(name)
-    assert program is not None, name
+    found = program(name)
+    assert found is not None, name
     # in a session of its own: Ctrl-C must not keep it from tidying up
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, start_new_session=True, check=False)
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, start_new_session=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} {' '.join(arguments)}: {done.stderr}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.faults.mounting import program, require_mounts
 
 _MIB = 1 << 20
 
@@ -17,11 +16,7 @@ _MIB = 1 << 20
 @contextmanager
 def small_disk(kind: str, folder: Path, size: int) -> Iterator[Path]:
     """Mount a new filesystem (``tmpfs`` or ``ext4``) of so many bytes for the length of the context."""
-    needed = ["mount", "umount", *([f"mkfs.{kind}"] if kind != "tmpfs" else [])]
-    missing = [tool for tool in needed if shutil.which(tool) is None]
-    if missing or os.geteuid():
-        told = f"needs root and {', '.join(missing) or 'nothing else'}"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    require_mounts(kind)
     folder.mkdir(parents=True)
     if kind == "tmpfs":
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
@@ -29,7 +24,7 @@ def small_disk(kind: str, folder: Path, size: int) -> Iterator[Path]:
         image = folder.with_name(f"{folder.name}.image")
         with image.open("wb") as file:
             file.truncate(size)
-        subprocess.run([f"mkfs.{kind}", "-q", "-m", "0", image], check=True)
+        subprocess.run([program(f"mkfs.{kind}") or kind, "-q", "-m", "0", image], check=True)
         subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     try:
         yield folder

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -25,7 +24,8 @@ from stat7store.timing import StageClock
 from stat7store.verifying import Finding, Tally
 from tests.faults import writer
 from tests.faults.clients import Files, State
-from tests.faults.images import Image, Kind, images, why_not
+from tests.faults.images import Image, Kind, images
+from tests.faults.mounting import missing_programs, refusal, require_mounts
 from tests.faults.reliability import Reliability, Row, recovery
 from tests.faults.writer import Order, Said
 
@@ -128,13 +128,9 @@ def _row(kind: Kind, ledger: Ledger, seconds: Sequence[float], left_out: str = "
 
 
 def _skip_where_impossible(kind: Kind, reliability: Reliability) -> None:
-    reason = why_not()
-    if not reason:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    reliability.add(_row(kind, Ledger(), [], left_out=reason))
-    pytest.skip(reason)
+    if reason := missing_programs(kind) or refusal(kind):
+        reliability.add(_row(kind, Ledger(), [], left_out=reason))
+    require_mounts(kind)
 
 
 def _begin_anew(both: Sequence[Image], data: Path) -> None:

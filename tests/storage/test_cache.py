@@ -34,6 +34,7 @@ from storage.cache import CachedBlobs
 from storage.cache_fill import Fill
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
+from tests.faults.mounting import require_mounts
 from tests.planned import PlannedBlobs
 from tests.storage.contract import ClaimContract, fetch, keep, name_of, read_all
 
@@ -524,11 +525,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 2 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    require_mounts("tmpfs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
