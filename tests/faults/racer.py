@@ -21,6 +21,7 @@ from tests.faults.clients import Files
 PROCESSES = 8
 NUMBERS = range(3)
 _TASKS = 3  # at a time in each process
+_PAUSES_S = (*(0.0,) * 9, 0.002)  # between finding a file and opening it: long enough for it to be swept
 _ORPHANS_EVERY = 2000  # a sweep for orphans lists 4096 folders
 
 
@@ -138,6 +139,7 @@ class Racer:
         clock, address = StageClock(), Address.of(self._files[number])
         try:
             entry = await store.find(address, clock)
+            await asyncio.sleep(self._chance.choice(_PAUSES_S))
             reader = await store.open(address, entry.locator, None, clock)
         except NotFound:
             return False

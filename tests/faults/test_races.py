@@ -1,7 +1,6 @@
 """Races: eight processes upload, delete, read and sweep the same three files of one store, as fast as they can.
 
-That names are never used again, that a reader looks again before it raises an alarm, and that the sweepers look again
-in their transactions: without any of these it fails.
+It fails if names of blobs are used again, and if a reader that finds no blob does not look again at the entry.
 """
 
 from __future__ import annotations
