@@ -14,6 +14,7 @@ from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.pacing import to_the_end
 from stat7store.record import Locator
+from stat7store.room import Promise, Room
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
 from storage.base import Reader, Spool
@@ -56,10 +57,11 @@ class Migration:
         source: int | None,
         jobs: int,
         failed: Callable[[Address, Stat7Error], None],
+        room: Room | None = None,
     ) -> None:
         """``source``: only from this backend; None: from all. ``jobs`` files are copied at a time.
 
-        ``failed`` is told of every file that stays where it is.
+        ``failed`` is told of every file that stays where it is. ``room`` is what there is for copies.
         """
         self.moves = Moves()
         self._catalog = catalog
@@ -68,6 +70,7 @@ class Migration:
         self._source = source
         self._jobs = jobs
         self._failed = failed
+        self._room = room or Room()
 
     async def run(self) -> None:
         """Move them all. Raises ``Unavailable`` or ``NoSpace`` if the target takes no more.
@@ -141,6 +144,10 @@ class Migration:
     async def _move(self, address: Address, locator: Locator) -> bool:
         if locator.damaged:
             raise Damaged("the stored bytes are known to be damaged; uploading the file again heals them")
+        with self._room.promise(locator.size) as promise:
+            return await self._copied(address, locator, promise)
+
+    async def _copied(self, address: Address, locator: Locator, promise: Promise) -> bool:
         blobs = await self._backends.of(locator.backend)
         with blob_errors():
             reader = await blobs.open(locator.location)
@@ -150,7 +157,7 @@ class Migration:
                 reader.close()
                 raise
             try:
-                hasher = await self._copy(reader, spool)
+                hasher = await self._copy(reader, spool, promise)
             except BaseException:
                 spool.close()
                 raise
@@ -165,14 +172,16 @@ class Migration:
         finally:
             spool.close()
 
-    async def _copy(self, reader: Reader, spool: Spool) -> Hasher:
+    async def _copy(self, reader: Reader, spool: Spool, promise: Promise) -> Hasher:
         hasher = Hasher()
 
         def absorb(data: bytes) -> None:
             hasher.update(data)
             spool.append(data)
+            promise.wrote(len(data))
 
         while data := await reader.read(BLOCK_BYTES):
+            promise.take(len(data))
             await to_the_end(absorb, data)
             self.moves.copied += len(data)
         return hasher

@@ -159,7 +159,9 @@ async def opened_for_migration(
     uncached = settings.model_copy(update={"cache_dir": None})  # what is read once is no use in a cache
     async with opened(uncached, target) as (catalog, backends):
         keeper = Keeper(catalog, backends, now=unix_ms, owner=_owner())
-        yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed)
+        moving = settings.model_copy(update={"max_store_bytes": None})  # the store gets no larger by it
+        room = _room(moving, catalog, backends, None)
+        yield Migration(catalog, backends, keeper, source=source, jobs=jobs, failed=failed, room=room)
 
 
 @asynccontextmanager

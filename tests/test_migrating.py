@@ -17,9 +17,10 @@ import pytest
 from stat7store.address import Address
 from stat7store.backends import Backends
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Damaged, Stat7Error, Unavailable
+from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration, Moves
+from stat7store.room import Room
 from storage.base import BlobStore, Location, Reader, Span, Spool
 from storage.memory import MemoryBlobs
 from storage.s3_options import S3Options
@@ -46,7 +47,12 @@ def photo() -> bytes:
 
 
 def migration_to(
-    rig: Rig, target: int, failed: list[Address] | None = None, source: int | None = None, **others: BlobStore
+    rig: Rig,
+    target: int,
+    failed: list[Address] | None = None,
+    source: int | None = None,
+    room: Room | None = None,
+    **others: BlobStore,
 ) -> Migration:
     """Return a migration of the rig's files to one of its backends."""
     backends = Backends({0: others.get("local", rig.local), 1: others.get("remote", rig.remote)}, target)
@@ -56,7 +62,7 @@ def migration_to(
         if failed is not None:
             failed.append(address)
 
-    return Migration(rig.catalog, backends, keeper, source=source, jobs=4, failed=tell)
+    return Migration(rig.catalog, backends, keeper, source=source, jobs=4, failed=tell, room=room)
 
 
 async def test_files_move_there_and_back(rig: Rig, photo: bytes) -> None:
@@ -88,6 +94,18 @@ async def test_only_one_source_moves_if_it_is_named(rig: Rig, photo: bytes) -> N
     migration = migration_to(rig, 1, source=7)
     await migration.run()
     assert (migration.moves.files, migration.moves.moved, rig.remote.blobs) == (0, 0, {})
+
+
+async def test_a_migration_stops_before_the_disk_is_full(rig: Rig, photo: bytes, tmp_path: Path) -> None:
+    """What does not fit stays where it is, and is read there; with more room it moves."""
+    await put(rig.store(0), photo)
+    with pytest.raises(NoSpace, match="--min-free"):
+        await migration_to(rig, 1, room=Room([tmp_path], min_free=1 << 60)).run()
+    assert rig.remote.blobs == {}
+    assert await get(rig.store(0), Address.of(photo)) == photo
+    migration = migration_to(rig, 1, room=Room([tmp_path], min_free=0))
+    await migration.run()
+    assert migration.moves.moved == 1
 
 
 async def test_what_is_damaged_stays_and_is_marked(rig: Rig, photo: bytes) -> None:

@@ -45,7 +45,6 @@ class Connection(RequestHandler):
         "_count_refusal",
         "_door",
         "_lane",
-        "_made",
         "_outlet",
         "_sending",
         "_when_written",
@@ -67,7 +66,6 @@ class Connection(RequestHandler):
     ) -> None:
         super().__init__(manager, **kwargs)
         self._door = door
-        self._made = 0.0
         self._lane = lane
         self._count_refusal = count_refusal
         self._at_start = True  # whether aiohttp's parser stands at the start of a request
@@ -83,10 +81,10 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket up before the first request, if it may come in."""
-        self._made = self._loop.time()
         if isinstance(transport, asyncio.Transport):
             assert isinstance(self._manager, ConnectionServer)
             if not self._door.admit(transport, self._manager.inside):
+                self._count_refusal(HTTPStatus.SERVICE_UNAVAILABLE)
                 return
             transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
@@ -133,7 +131,7 @@ class Connection(RequestHandler):
         """See ``Idle``; a request whose head came in part only is none."""
         if self._request_in_progress or self._messages:
             return None
-        return max(self._made, self._next_keepalive_close_time - self._keepalive_timeout)
+        return self._next_keepalive_close_time - self._keepalive_timeout
 
     def close_idle(self) -> None:
         """See ``Idle``."""

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import resource
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import msgspec
@@ -101,12 +101,11 @@ class Idle(Protocol):
 
 
 class Door:
-    """Lets connections in, and closes those that were idle for too long, or for longest when it gets crowded."""
+    """Lets connections in, and closes those that have been idle for longest when it gets crowded."""
 
-    def __init__(self, most: int, idle_timeout_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.refused = 0
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
+        """``most``: connections that are inside at once."""
         self._most = most
-        self._idle_timeout_s = idle_timeout_s
         self._loop = loop
         self._lingering: set[asyncio.BaseTransport] = set()
 
@@ -114,24 +113,18 @@ class Door:
         """Tell whether one more may come in; one that may not is answered 503, and is no concern of the caller's."""
         if len(inside) < self._most or self._close_longest_idle(inside):
             return True
-        self.refused += 1
         if len(self._lingering) >= _MOST_LINGERING:
             transport.abort()
         else:
             transport.set_protocol(_Refusal(self._loop, transport, self._lingering))
         return False
 
-    def close_idle(self, inside: Iterable[Idle]) -> None:
-        """Close what has been idle for too long; to be called every few seconds."""
-        self._close(inside, self._loop.time() - self._idle_timeout_s)
-
     def _close_longest_idle(self, inside: Collection[Idle]) -> bool:
-        return self._close(inside, self._loop.time() - _LEAST_IDLE_S, most=max(1, int(self._most * _CLOSED_AT_ONCE)))
-
-    def _close(self, inside: Iterable[Idle], before: float, most: int | None = None) -> bool:
+        """Close some, if there are any; return whether there were."""
+        before = self._loop.time() - _LEAST_IDLE_S
         idle = [(since, each) for each in inside if (since := each.idle_since) is not None and since < before]
         idle.sort(key=lambda one: one[0])
-        for _, each in idle[:most]:
+        for _, each in idle[: max(1, int(self._most * _CLOSED_AT_ONCE))]:
             each.close_idle()
         return bool(idle)
 

@@ -18,7 +18,7 @@ from stat7store.room import Pledges
 from stat7store.server.access import Access, LoopbackAccess, OpenAccess
 from stat7store.server.app import make_app
 from stat7store.server.board import Board
-from stat7store.server.connection import ConnectionServer, Runner
+from stat7store.server.connection import Runner
 from stat7store.server.fastlane import FastLane
 from stat7store.server.housekeeping import told
 from stat7store.server.limits import Door, OutOfFiles, most_connections
@@ -40,11 +40,7 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     log = app[REQUEST_LOG]
     immediate = node.store.immediate if node.settings.fast_path else None
     workers = len(node.board.connections_of_all())
-    door = Door(
-        most_connections(node.settings.max_connections, workers),
-        node.settings.idle_timeout,
-        asyncio.get_running_loop(),
-    )
+    door = Door(most_connections(node.settings.max_connections, workers), asyncio.get_running_loop())
     runner = Runner(
         app,
         FastLane(node, log, *immediate) if immediate else None,
@@ -56,7 +52,7 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
         shutdown_timeout=node.settings.drain_timeout,
     )
     await runner.setup()
-    rolling = asyncio.create_task(_roll(node.board, door, runner))
+    rolling = asyncio.create_task(_roll(node.board))
     telling = asyncio.create_task(node.tallies.keep_telling(told(partial(_counts, node, runner), node.log)))
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
@@ -73,11 +69,9 @@ def _counts(node: Node, runner: Runner) -> dict[str, int]:
     return node.store.counts()
 
 
-async def _roll(board: Board, door: Door, runner: Runner) -> None:
+async def _roll(board: Board) -> None:
     while True:
         board.roll()
-        if isinstance(runner.server, ConnectionServer):
-            door.close_idle(runner.server.inside)
         await asyncio.sleep(_ROLL_EVERY_S)
 
 
