@@ -75,10 +75,10 @@ async def fill(folder: Path, numbers: range = range(FILES)) -> None:
 
 
 @pytest.fixture
-async def data(tmp_path: Path) -> Path:
+def data(tmp_path: Path) -> Path:
     """A store with some photographs."""
     prepare(Settings(data=tmp_path / "store"))
-    await fill(tmp_path / "store")
+    asyncio.run(fill(tmp_path / "store"))
     return tmp_path / "store"
 
 
@@ -490,13 +490,8 @@ def run(verb: str, *flags: str, code: int = 0) -> dict[str, int]:
     return summary
 
 
-async def test_the_commands(data: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(data: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both tell their totals in one line, or as JSON, and what they refuse in one line with exit code 1."""
-    await asyncio.to_thread(commands, data, dest, tmp_path, capsys)
-
-
-def commands(data: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the test above does, outside its event loop."""
     assert main(["backup", str(dest), f"--data={data}"]) == 0
     assert f"{FILES} of {FILES} files ({FILES} copied, 0 there before), 0 failed" in capsys.readouterr().out
     blob_of(data, 3).write_bytes(b"")
@@ -516,18 +511,18 @@ def commands(data: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["backup", str(dest), f"--data={tmp_path / 'nowhere'}"]) == 1
 
 
-async def test_ctrl_c_ends_in_order(data: Path, dest: Path) -> None:
+def test_ctrl_c_ends_in_order(data: Path, dest: Path) -> None:
     """An interrupted backup says so, leaves nothing of its own beside the store, and goes on when run again."""
     process = start("backup", str(dest), f"--data={data}", "--rate=0.05", "--jobs=1")
-    await asyncio.to_thread(wait_until, lambda: len(blobs_in(dest)) >= 1)
+    wait_until(lambda: len(blobs_in(dest)) >= 1)
     process.send_signal(signal.SIGINT)
-    _, problems = await asyncio.to_thread(process.communicate)
+    _, problems = process.communicate()
     assert process.returncode == 130
     assert "run it again to go on" in problems
     assert not list(data.glob("backup-*"))
     copied = len(blobs_in(dest))
     assert 0 < copied < FILES
-    assert (await asyncio.to_thread(run, "backup", str(dest), f"--data={data}"))["held"] == copied
+    assert run("backup", str(dest), f"--data={data}")["held"] == copied
 
 
 # While a server takes uploads and deletes
