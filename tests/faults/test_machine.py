@@ -12,7 +12,7 @@ from storage.filesystem import FilesystemBlobs
 from tests.faults.machine import StoreMachine
 from tests.faults.reliability import Reliability, Row
 
-_STEPS = 30
+_STEPS = 40
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_a_store_does_as_its_model(tmp_path: Path, samples: Path, soak: bool, re
         root = tmp_path / "blobs"
 
     FilesystemBlobs.create(Machine.root)
-    examples = 500 if soak else 5
+    examples = 400 if soak else 6
     run_state_machine_as_test(
         Machine,
         settings=settings(
