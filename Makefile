@@ -31,16 +31,10 @@ check: $(DEV) ## Check format, lint, types and layers
 	.venv/bin/lint-imports
 
 soak: $(DEV) system samples ## Run the fault plan in full, and write docs/reliability.md
-soak: $(DEV) system samples ## Run the fault plan in full, and write docs/reliability.md
-	@rm -f .cache/reliability.jsonl
 	@rm -f .cache/reliability.jsonl
 	.venv/bin/pytest --soak --timeout=7200 --reliability=.cache/reliability.jsonl $(ARGS); status=$$?; \
-	.venv/bin/pytest --soak --timeout=7200 --reliability=.cache/reliability.jsonl $(ARGS); status=$$?; \
-	.venv/bin/python scripts/reliability.py .cache/reliability.jsonl --write docs/reliability.md && exit $$status
 	.venv/bin/python scripts/reliability.py .cache/reliability.jsonl --write docs/reliability.md && exit $$status
 
-
-format: $(DEV) ## Format the code and mend what lint can mend
 format: $(DEV) ## Format the code and mend what lint can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,15 +28,14 @@ MOUNTS = """\
 """
 
 
-def started(data: Path, *flags: str, user: int | None = None) -> tuple[int, str]:
-    """Start a server that is to refuse; return its exit code and what it said."""
+def started(data: Path, *flags: str, under: Sequence[str] = ()) -> tuple[int, str]:
+    """Start a server that is to refuse, by way of the command ``under``; return its exit code and what it said."""
     ended = subprocess.run(
-        [sys.executable, "-m", "stat7store", "serve", "--data", str(data), "--port=0", *flags],
+        [*under, sys.executable, "-m", "stat7store", "serve", "--data", str(data), "--port=0", *flags],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
-        user=user,
     )
     return ended.returncode, ended.stderr
 
@@ -120,15 +120,16 @@ def test_a_folder_that_is_not_ours_to_use_is_refused(tmp_path: Path) -> None:
     """The line names the owner, who we are, and what to do."""
     data = tmp_path / "data"
     make_folder(data)
-    is_root = os.geteuid() == 0
-    if is_root:  # who may be anyone, and write anywhere
-        for folder in (tmp_path, *tmp_path.parents[:-2]):
-            folder.chmod(0o755)
-    data.chmod(0o500)
-    code, said = started(data, user=12345 if is_root else None)
-    data.chmod(0o700)
+    if os.geteuid() == 0:  # who may use any folder, until the capabilities for it are taken away
+        os.chown(data, 12345, 12345)
+        code, said = started(data, under=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])
+        owner, user = "user 12345", "root (user 0)"
+    else:
+        data.chmod(0o500)
+        code, said = started(data)
+        data.chmod(0o700)
+        owner = user = f"(user {os.geteuid()})"
     assert code == 1
-    owner, user = ("root (user 0)", "user 12345") if is_root else (f"(user {os.geteuid()})",) * 2
     assert f"{owner}, and this process runs as" in said
     assert f"{user} and cannot use it; run it as" in said
 
