@@ -95,7 +95,7 @@ async def test_nothing_is_lost_wrong_or_late(
             "bodies cut and altered both ways; at the end most requests fail",
             times=sum(outcome.done.values()),
             checked=f"{outcome.acknowledged:,} acknowledged uploads; {sum(proxy.given.values()):,} faults; "
-            f"{outcome.failed:,} operations failed openly, {len(outcome.hung)} hung; the slowest {outcome.slowest_s:.0f} s",
+            f"{outcome.failed:,} failed openly, {len(outcome.hung)} hung; the slowest {outcome.slowest_s:.0f} s",
             lost=len(lost),
             wrong=len(outcome.wrong),
         )
