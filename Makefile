@@ -22,7 +22,7 @@ serve: $(RUN) ## Run the server on ./stat7-data and print the page's address
 	@exec .venv/bin/stat7store serve $(ARGS)
 
 test: $(DEV) system samples check ## Install all that is needed and run every check and test
-	.venv/bin/pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	.venv/bin/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV) ## Check format, lint, types and layers
 	.venv/bin/ruff format --check

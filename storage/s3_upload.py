@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 
 from storage.base import Span
 from storage.byte_budget import ByteBudget
@@ -48,23 +49,27 @@ class S3Uploads:
 
     async def _put_in_parts(self, key: str, spooled: SpooledBytes, sha256: str) -> None:
         begun = Begun(key, await self._requests.ask(lambda: self._bucket.begin(key, sha256)))
+        given_up = threading.Event()
         try:
-            parts = await self._put_parts(begun, spooled)
+            parts = await self._put_parts(begun, spooled, given_up)
             whole = Found(spooled.size, sha256)
             await self._requests.run(lambda until: self._complete_now(begun, parts, whole, until))
         except BaseException:
+            given_up.set()
             # Nobody waits for it: whoever gave up the upload does not care, and what it leaves is swept.
             self._requests.begin(lambda: self._bucket.abort(begun))
             raise
 
-    async def _put_parts(self, begun: Begun, spooled: SpooledBytes) -> list[Part]:
+    async def _put_parts(self, begun: Begun, spooled: SpooledBytes, given_up: threading.Event) -> list[Part]:
         part_size = max(self._options.part_size, -(-spooled.size // _MOST_PARTS))
         turns = asyncio.Semaphore(_PARTS_AT_ONCE)
 
         async def put_part(number: int, start: int) -> Part:
             span = Span(start, min(part_size, spooled.size - start))
             async with turns, self._memory.hold(span.length):
-                return await self._requests.run(lambda until: self._put_part_now(begun, number, spooled, span, until))
+                return await self._requests.run(
+                    lambda until: self._put_part_now(begun, number, spooled, span, given_up, until)
+                )
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -77,10 +82,18 @@ class S3Uploads:
             raise first from first.__cause__
         return [part.result() for part in parts]
 
-    def _put_part_now(self, begun: Begun, number: int, spooled: SpooledBytes, span: Span, until: float) -> Part:
+    def _put_part_now(
+        self, begun: Begun, number: int, spooled: SpooledBytes, span: Span, given_up: threading.Event, until: float
+    ) -> Part:
         data = spooled.read(span.start, span.length)
         sha256 = hashlib.sha256(data).digest()
-        return self._requests.call(lambda: self._bucket.put_part(begun.key, begun.upload, number, data, sha256), until)
+
+        def put() -> Part:
+            if given_up.is_set():  # a part that comes after the abort may stay, and be paid for
+                raise S3Failure("the upload of which this is a part was given up")
+            return self._bucket.put_part(begun.key, begun.upload, number, data, sha256)
+
+        return self._requests.call(put, until)
 
     def _complete_now(self, begun: Begun, parts: list[Part], whole: Found, until: float) -> None:
         try:

@@ -11,6 +11,7 @@ from stat7store.latency.serving import blob_paths
 from storage.linux import READ_ONLY, Linux
 
 _CHECKED = 500  # files that are looked at afterwards
+_TRIES = 3  # a page that someone is about to read or write stays
 
 
 def evict(data: Path, addresses: Collection[Address]) -> float:
@@ -20,15 +21,24 @@ def evict(data: Path, addresses: Collection[Address]) -> float:
     """
     wanted = {address.hex() for address in addresses}
     paths = [path for address, path in blob_paths(data) if address in wanted]
-    os.sync()  # pages that are not yet written cannot be dropped
-    for path in paths:
-        file = os.open(path, READ_ONLY)
-        try:
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(file)
     sample = paths[:: max(len(paths) // _CHECKED, 1)]
-    return sum(map(_is_out, sample)) / len(sample) if sample else 0.0
+    out = 0.0
+    for _ in range(_TRIES):
+        os.sync()  # pages that are not yet written cannot be dropped
+        for path in paths:
+            _drop(path)
+        out = sum(map(_is_out, sample)) / len(sample) if sample else 0.0
+        if out == 1.0:
+            break
+    return out
+
+
+def _drop(path: Path) -> None:
+    file = os.open(path, READ_ONLY)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def _is_out(path: Path) -> bool:

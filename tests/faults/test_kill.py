@@ -39,7 +39,7 @@ def test_kill_loses_nothing_that_was_acknowledged(
     # on S3 an upload that died is told from a living one by its age
     flags = ["--intent-timeout=3", "--sweep-every=1", "--no-access-log"]
     server = RunningServer(tmp_path / "data", *flags, workers=4, bucket=bucket)
-    cycles, few = (1000, 5) if bucket is None else (100, 3)
+    cycles, few = (1000, 5) if bucket is None else (100, 2)
     acknowledged = 0
     for _ in range(cycles if soak else few):
         begun = time.monotonic()

@@ -78,7 +78,7 @@ async def test_nothing_is_lost_wrong_or_late(
     with server:
         run = Run(server.url, seed=7, deadline_s=DEADLINE_S, may_range=may_range)
         proxy.faults = Deck(7, RATES, provable)
-        await run.run(5000 if soak else 300)
+        await run.run(5000 if soak else 200)
         failed = run.outcome.failed
         proxy.faults = Deck(8, STORM, provable)
         await run.run(250 if soak else 40)
