@@ -199,16 +199,20 @@ class _Supervisor:
     def _start(self, number: int) -> None:
         sys.stdout.flush()
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or the child's first would go to the supervisor's handlers
         pid = os.fork()
         if pid:
             self._children[pid] = _Child(number, time.monotonic())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         code = 1
         try:
-            _die_with(parent)
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the supervisor says when
+            _die_with(parent)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._selector.close()
             log = make_log(self._settings, process=_name(number))
             try:

@@ -150,6 +150,20 @@ def test_workers_do_not_outlive_the_supervisor(tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+def test_workers_at_their_start_do_not_outlive_the_supervisor(tmp_path: Path) -> None:
+    """When the supervisor is killed just after it began its first processes, they end too, before they serve."""
+    for number in range(3):
+        command = [sys.executable, "-m", "stat7store", "serve", f"--data={tmp_path / str(number)}", "--port=0"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as supervisor:
+            children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+            while len(children.read_text().split()) < 2:  # without a pause; one alone is the look at the catalog
+                assert supervisor.poll() is None
+            begun = psutil.Process(supervisor.pid).children()
+            supervisor.kill()
+            _, alive = psutil.wait_procs(begun, timeout=30)
+            assert not alive
+
+
 def serve_in_vain(*flags: str) -> str:
     """Run a server that must not start; return what it says."""
     result = subprocess.run(
