@@ -181,7 +181,7 @@ def test_what_a_stopped_worker_was_at_is_not_swept(
     On files the lock on the blob tells that its upload lives; on S3 the upload finds its intent expired, and says
     so. Without the lock in ``FilesystemBlobs.claim``, or without ``Changes._refuse_withdrawn``, this fails.
     """
-    times, pause_s = (20, 60.0) if soak else (2, 3.0)
+    times, pause_s = (5, 60.0) if soak else (2, 3.0)
     flags = ("--sweep-every=0.05", "--intent-timeout=0.5", "--writer-timeout=0")
     with RunningServer(tmp_path / "data", *flags, bucket=bucket, workers=1) as server, catalog_of(server) as catalog:
         with Uploaders(server.url, (samples / "rocket.jpg").read_bytes()) as uploaders:
