@@ -591,7 +591,7 @@ def test_backups_while_a_server_takes_uploads_and_deletes(tmp_path: Path, soak: 
         for client in clients:
             client.start()
         try:
-            for cycle in range(50 if soak else 2):
+            for cycle in range(20 if soak else 2):
                 wait_until(lambda: all(len(client.kept) > 20 for client in clients))
                 for _ in range(3 if soak else 1):
                     process = start("backup", str(dest), f"--data={server.data}")

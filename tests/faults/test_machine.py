@@ -24,7 +24,7 @@ def test_a_store_does_as_its_model(tmp_path: Path, samples: Path, soak: bool, re
         root = tmp_path / "blobs"
 
     FilesystemBlobs.create(Machine.root)
-    examples = 400 if soak else 4
+    examples = 100 if soak else 4
     run_state_machine_as_test(
         Machine,
         settings=settings(
