@@ -76,7 +76,6 @@ def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
         if (data / FORMAT_FILE).exists():
             _bring_up_to_date(data)
             _read(data)
-            _refuse_lost_catalog(data)
         elif (data / RESTORING).exists():
             raise Unavailable(f"a restore into {data} was begun and is not complete; run it again to go on")
         elif any(not _is_own(entry.name) for entry in data.iterdir()):
@@ -84,7 +83,8 @@ def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
         else:
             with _locked(data):
                 if not (data / FORMAT_FILE).exists():
-                    _write(data, Facts(secrets.token_hex(16)))
+                    lost = {0: Site(FILESYSTEM)} if (data / BLOBS).exists() else {}  # so that rebuild finds them
+                    _write(data, Facts(secrets.token_hex(16), backends=lost))
         (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
 
 
@@ -132,6 +132,14 @@ def read_facts(data: Path) -> Facts:
     """Return what is known of a store's backends. Raises ``Unavailable``."""
     with _saying_why(data):
         return _read(data)
+
+
+def has_catalog(data: Path) -> bool:
+    """Tell whether a store's catalog is there, and not of 0 bytes, which LMDB would take for a new one."""
+    try:
+        return (data / CATALOG / "data.mdb").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def enlist(data: Path, site: Site | None, *, primary: bool) -> int:
@@ -183,15 +191,6 @@ def _bring_up_to_date(data: Path) -> None:
 
 def _is_own(name: str) -> bool:
     return name in _OWN_NAMES or name.startswith(PROBES)
-
-
-def _refuse_lost_catalog(data: Path) -> None:
-    """Raise ``Unavailable`` where a new, empty catalog would make garbage of all the blobs."""
-    if not (data / CATALOG / "data.mdb").exists() and next((data / BLOBS).glob("???/*"), None) is not None:
-        raise Unavailable(
-            f"{data} holds blobs, but its catalog is gone; restore {data / CATALOG} from a backup, "
-            "or make it anew from the blobs with: stat7store rebuild"
-        )
 
 
 @contextmanager

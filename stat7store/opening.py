@@ -15,7 +15,7 @@ from stat7store.backends import Backends
 from stat7store.catalog.base import Query
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Damaged, Malformed, Stat7Error, Unavailable
-from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, make_folder, read_facts
+from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, SPOOLS, Site, enlist, has_catalog, make_folder, read_facts
 from stat7store.footing import clock_complaint
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration
@@ -80,6 +80,8 @@ async def check_catalog(settings: Settings) -> str:
 
     Raises ``Unavailable`` saying what to do.
     """
+    async with AsyncExitStack() as stack:
+        await _refuse_lost_catalog(settings.data, _Opener(uncached(settings), stack))
     catalog = LmdbCatalog(settings.data / CATALOG, map_size=settings.map_size)
     try:
         newest = await catalog.query(Query(), 1)  # the newest first
@@ -144,9 +146,10 @@ async def opened(settings: Settings, primary: int | None = None) -> AsyncIterato
     ``primary`` is the number of another backend for new files than the store's own.
     """
     async with AsyncExitStack() as stack:
+        opener = _Opener(settings, stack)
+        await _refuse_lost_catalog(settings.data, opener)
         catalog = LmdbCatalog(settings.data / CATALOG, map_size=settings.map_size)
         stack.push_async_callback(catalog.close)
-        opener = _Opener(settings, stack)
         number = read_facts(settings.data).primary if primary is None else primary
         yield catalog, Backends({number: await opener.open(number)}, number, opener)
 
@@ -156,8 +159,7 @@ async def opened_for_migration(
     settings: Settings, target: int, *, source: int | None, jobs: int, failed: Callable[[Address, Stat7Error], None]
 ) -> AsyncIterator[Migration]:
     """Open a store, for the length of the context, to move its files to another backend; see ``Migration``."""
-    uncached = settings.model_copy(update={"cache_dir": None})  # what is read once is no use in a cache
-    async with opened(uncached, target) as (catalog, backends):
+    async with opened(uncached(settings), target) as (catalog, backends):
         keeper = Keeper(catalog, backends, now=unix_ms, owner=_owner())
         moving = settings.model_copy(update={"max_store_bytes": None})  # the store gets no larger by it
         room = _room(moving, catalog, backends, None)
@@ -200,6 +202,28 @@ class _Opener:
                 blobs = await asyncio.to_thread(_cached, blobs, folder, self._settings)
         self._stack.push_async_callback(blobs.close)
         return blobs
+
+
+def uncached(settings: Settings) -> Settings:
+    """Return the settings without a cache: what is read once is no use in one."""
+    return settings.model_copy(update={"cache_dir": None})
+
+
+async def _refuse_lost_catalog(data: Path, opener: _Opener) -> None:
+    """Raise ``Unavailable`` where a new, empty catalog would make garbage of all the blobs."""
+    if has_catalog(data):
+        return
+    for number, site in read_facts(data).backends.items():
+        if site.url == FILESYSTEM and not (data / BLOBS).exists():
+            continue
+        with blob_errors():
+            async for _ in (await opener.open(number)).list():
+                if has_catalog(data):  # another process has just made both
+                    return
+                raise Unavailable(
+                    f"{data} is a store with blobs, but its catalog is gone; restore {data / CATALOG} from a backup, "
+                    "or make it anew from the blobs with: stat7store rebuild"
+                )
 
 
 def _room(settings: Settings, catalog: LmdbCatalog, backends: Backends, pledges: Pledges | None) -> Room:

@@ -14,7 +14,7 @@ from stat7store.address import Address
 from stat7store.catalog.tables import RECORDS
 from stat7store.cli import main
 from stat7store.errors import NotFound, Unavailable
-from stat7store.opening import open_store, own, prepare
+from stat7store.opening import check_catalog, open_store, own, prepare
 from stat7store.record import Entry
 from stat7store.settings import Settings
 from tests.catalog.whole import assert_whole, raw
@@ -108,13 +108,28 @@ def test_a_lost_catalog_is_made_from_the_bytes(data: Path, flags: list[str]) -> 
         assert abs(entry.record.stored_at - before[address].record.stored_at) < 60_000
 
 
-def test_a_lost_catalog_is_not_taken_for_an_empty_store(data: Path, tmp_path: Path) -> None:
-    """A server does not start on blobs without a catalog: its sweeper would take them all for orphans."""
-    shutil.rmtree(data / "catalog")
+def test_a_lost_catalog_is_not_taken_for_an_empty_store(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing opens blobs without a catalog: a sweeper would take them all for orphans, a backup for deleted."""
+    moved = tmp_path / "moved"
+    shutil.copytree(data / "blobs", moved / "blobs")
+    (data / "catalog" / "data.mdb").write_bytes(b"")
+    settings = Settings(data=data)
+    for number in range(2):
+        if number:
+            shutil.rmtree(data / "catalog")
+        with pytest.raises(Unavailable, match="stat7store rebuild"):
+            asyncio.run(check_catalog(settings))
+        for verb in (["verify"], ["backup", str(tmp_path / "backup")], ["import", str(tmp_path)]):
+            assert main([*verb, f"--data={data}"]) == 1
+            assert "stat7store rebuild" in capsys.readouterr().err
+    prepare(Settings(data=moved))
     with pytest.raises(Unavailable, match="stat7store rebuild"):
-        prepare(Settings(data=data))
-    prepare(Settings(data=tmp_path / "new"))
-    prepare(Settings(data=tmp_path / "new"))
+        asyncio.run(check_catalog(Settings(data=moved)))
+    assert rebuild(moved) == 0
+    assert len(entries(moved)) == FILES
+    asyncio.run(check_catalog(Settings(data=moved)))
 
 
 def test_bad_blobs_are_left_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from stat7store.backups.depot import Depot, Note, opened_for_writing
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
 from stat7store.folder import SPOOLS, Site, read_facts
-from stat7store.opening import opened
+from stat7store.opening import opened, uncached
 from stat7store.pacing import Pace, to_the_end
 from stat7store.record import Locator
 from stat7store.settings import Settings
@@ -51,12 +51,11 @@ async def back_up(
     """
     begun = time.monotonic()
     store = read_facts(settings.data).store
-    uncached = settings.model_copy(update={"cache_dir": None})  # what is read once is no use in a cache
     with _work_folder(settings.data, where) as work:
         try:
             async with (
                 opened_for_writing(where, settings, work / SPOOLS, store) as depot,
-                opened(uncached) as (live, source),
+                opened(uncached(settings)) as (live, source),
                 _snapshot(live, work) as snapshot,
             ):
                 backup = _Backup(live, source, snapshot, depot, copies, tell, jobs, Pace(bytes_per_s))
