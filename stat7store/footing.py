@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ NETWORK_FILESYSTEMS = frozenset(
 EARLIEST_MS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 """This version did not exist before; a clock that says so is wrong."""
 _DAY_MS = 86_400_000
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how mountinfo writes a space: \040
 
 
 def check_footing(data: Path, *, network_filesystem: bool = False) -> None:
@@ -33,7 +36,7 @@ def check_footing(data: Path, *, network_filesystem: bool = False) -> None:
     """
     _refuse_others_folder(data)
     if not network_filesystem:
-        refuse_network(data, MOUNTS.read_text() if MOUNTS.exists() else "")
+        refuse_network(data, os.fsdecode(MOUNTS.read_bytes()) if MOUNTS.exists() else "")
     _refuse_unfit(data)
 
 
@@ -41,9 +44,9 @@ def filesystem_of(path: Path, mounts: str) -> str:
     """Return the type of the filesystem a path is on, by the lines of ``mountinfo``; empty if they do not tell."""
     where = os.path.realpath(path)
     longest, kind = -1, ""
-    for line in mounts.splitlines():
+    for line in mounts.strip("\n").split("\n") if mounts else ():
         before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")  # a space is \040
+        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])
         inside = where == point or where.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:  # the last of those at one point covers the others
             longest, kind = len(point), after.split()[0]
@@ -105,6 +108,8 @@ def _refuse_unfit(data: Path) -> None:
             for name in (one, other):
                 name.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and any(data.iterdir()):
+            return  # it could once; what is stored can still be read and deleted
         raise Unavailable(
             f"{data} cannot hold a store: its filesystem does not let it {step} ({error.strerror}); "
             "name a folder on a local disk with --data, such as one on ext4, XFS or btrfs"

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from stat7store.errors import Malformed
 from storage.s3_options import S3Options
 
+MOST_WORKERS = 256
 DEFAULT_PORT = 7377
 DEFAULT_CONFIG = Path("stat7.toml")
 _MIB = 1024**2
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Interface to listen on; other than loopback only with --open.")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(0, ge=0, le=256, description="Worker processes; 0 means one for each core.")
+    workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Worker processes; 0 means one for each core.")
     open: bool = Field(False, description="Serve everyone who can connect: there is no access control yet.")
     allowed_hosts: HostNames = Field(
         [], description="Host names to answer to beside loopback's (behind a proxy, say), separated by commas."

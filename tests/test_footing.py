@@ -25,6 +25,7 @@ MOUNTS = """\
 32 21 0:27 / /mnt/two\\040words rw - fuse.sshfs me@there: rw
 33 21 0:28 / /home rw - autofs systemd-1 rw
 34 33 0:29 / /home rw - cifs //nas/home rw
+35 21 0:31 / /mnt/données rw - nfs nas:/data rw
 """
 
 
@@ -49,6 +50,7 @@ def started(data: Path, *flags: str, under: Sequence[str] = ()) -> tuple[int, st
         ("/srvlocal", "ext4"),
         ("/mnt/two words/media", "fuse.sshfs"),
         ("/home/me", "cifs"),
+        ("/mnt/données/media", "nfs"),
     ],
 )
 def test_the_filesystem_of_a_folder_is_that_of_its_closest_mount(folder: str, kind: str) -> None:

@@ -63,11 +63,12 @@ async def _repeat(
             doing.cancel()  # every chore may stop at any point and be done again
             await asyncio.wait([doing])
         elif error := doing.exception():
-            if not isinstance(error, Stat7Error | BlobError):
+            if not isinstance(error, Exception):
                 raise error
             counts["chore_failures"] += 1
             if str(error) != told:  # it may go on failing for hours, a second at a time
-                log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error))
+                trace = None if isinstance(error, Stat7Error | BlobError | OSError) else error
+                log.error("a chore failed; it is tried again", chore=chore.__name__, reason=str(error), exc_info=trace)
             told = str(error)
         else:
             told = ""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from stat7store.errors import Unavailable
 from stat7store.server.log import Log
 from stat7store.store import Store
 from stat7store.verifying import Finding, Tally, load_tally, save_tally
@@ -27,7 +28,11 @@ def scrubbing(
     state = data / STATE_FILE
 
     async def scrub() -> None:
-        tally = load_tally(state)
+        try:
+            tally = load_tally(state)
+        except Unavailable as error:  # cut short by a power cut, perhaps
+            log.warning("how far the last scrub came is not known: all is read again", reason=str(error))
+            tally = None
         if tally is not None and tally.finished_at is not None:
             if time.time() - tally.finished_at / 1000 < every_s:
                 return

@@ -13,6 +13,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -30,13 +31,15 @@ from stat7store.server.probing import probe
 from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.server.worker import work
-from stat7store.settings import Settings
+from stat7store.settings import MOST_WORKERS, Settings
 
 JANITOR = 0  # the workers are numbered from 1
 _KILL_AFTER_S = 5.0  # beyond the drain timeout
 _STEADY_S = 2.0  # a process that lived this long was not broken from the start
 _MOST_FAILED_STARTS = 5
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_NUMBER = struct.Struct("<H")  # of a process that is ready; a pipe keeps such few bytes together
+_LONGEST_PAUSE_S = 1.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 
@@ -45,7 +48,7 @@ def serve(settings: Settings) -> int:
 
     Raises ``Malformed`` or ``Unavailable`` saying what to do if it cannot start.
     """
-    workers = settings.workers or len(os.sched_getaffinity(0))
+    workers = settings.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     host = _checked_host(settings)
     make_folder(settings.data, network_filesystem=settings.network_filesystem)
     held = own(settings.data)
@@ -154,7 +157,8 @@ class _Supervisor:
             while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
                 self._on_end(*ended)
 
-    def _on_ready(self, numbers: bytes) -> None:
+    def _on_ready(self, told: bytes) -> None:
+        numbers = {number for (number,) in _NUMBER.iter_unpack(told)}
         for child in self._children.values():
             if child.number in numbers:
                 child.ready = True
@@ -169,12 +173,13 @@ class _Supervisor:
         self._log.error("process ended unexpectedly", name=_name(child.number), pid=pid, status=_reason(status))
         steady = child.ready and time.monotonic() - child.started > _STEADY_S
         self._failed_starts = 0 if steady else self._failed_starts + 1
-        if self._failed_starts >= _MOST_FAILED_STARTS:
+        needed = child.number != JANITOR or not self._announced  # a server without a janitor still serves
+        if needed and self._failed_starts >= _MOST_FAILED_STARTS:
             self._log.error("giving up: processes keep ending right after their start")
             self._exit_code = 1
             self._stop()
             return
-        time.sleep(0.1 * self._failed_starts)
+        time.sleep(min(0.1 * self._failed_starts, _LONGEST_PAUSE_S))
         self._count("processes_replaced")
         self._start(child.number)
 
@@ -227,7 +232,7 @@ class _Supervisor:
 
     async def _main(self, number: int, log: Log) -> None:
         def ready() -> None:
-            os.write(self._ready_write, bytes([number]))
+            os.write(self._ready_write, _NUMBER.pack(number))
 
         tallies = Tallies(self._tallies, number)
         if number == JANITOR:

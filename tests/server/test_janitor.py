@@ -197,8 +197,9 @@ def test_a_scrub_is_counted(tmp_path: Path) -> None:
         assert value(scrape(server), "stat7_damaged_files") == 1
 
 
-async def test_a_chore_that_fails_is_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
-    """Each failure is counted; the log tells of it once for as long as the reason is the same."""
+@pytest.mark.parametrize("kind", [Unavailable, OSError, ValueError])
+async def test_a_chore_that_fails_is_tried_again(kind: type[Exception], capfd: pytest.CaptureFixture[str]) -> None:
+    """Each failure, also an unforeseen one, is counted; the log tells of it once while the reason is the same."""
     stop = asyncio.Event()
     counts: Counter[str] = Counter()
     reasons = iter(("no", "no", "no", "never"))
@@ -208,7 +209,7 @@ async def test_a_chore_that_fails_is_tried_again(capfd: pytest.CaptureFixture[st
         if reason is None:
             stop.set()
             return
-        raise Unavailable(reason)
+        raise kind(reason)
 
     await _repeat(chore, 0.001, stop, make_log(Settings(log_format="json")), counts)
     assert counts["chore_failures"] == 4

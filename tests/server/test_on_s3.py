@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -181,6 +182,14 @@ def test_two_stores_do_not_share_a_bucket(tmp_path: Path, bucket: S3Options, sam
     elsewhere = dataclasses.replace(bucket, prefix="else/where")
     with RunningServer(tmp_path / "other", *flags_for(elsewhere), workers=1) as server:
         assert upload(server.url, data) == 201
+
+
+def test_a_lost_catalog_is_told(tmp_path: Path, bucket: S3Options, samples: Path) -> None:
+    """Without its catalog a store does not start: its sweeper would take all objects of the bucket for orphans."""
+    with RunningServer(tmp_path / "data", *flags_for(bucket), workers=1) as server:
+        assert upload(server.url, (samples / "rocket.jpg").read_bytes()) == 201
+    shutil.rmtree(tmp_path / "data" / "catalog")
+    assert "stat7store rebuild" in serve_in_vain("--data", str(tmp_path / "data"), "--port=0", *flags_for(bucket))
 
 
 def test_missing_credentials_are_told(tmp_path: Path, bucket: S3Options, monkeypatch: pytest.MonkeyPatch) -> None:
