@@ -146,7 +146,7 @@ def _write_until_the_cut(cycle: int, both: Sequence[Image], data: Path, ledger: 
     later can have synced it as well.
 
     What is said from the cut on counts for nothing: a filesystem that is being shut down may let a sync that is under
-    way succeed (XFS takes an inode whose log items were dropped for one that is on disk), and no such machine would say it.
+    way succeed (XFS takes an inode whose log items were dropped for one that is on disk); a dead machine says nothing.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([writer.__name__])
