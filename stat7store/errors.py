@@ -73,3 +73,9 @@ class NoSpace(Unavailable):
 
 class Damaged(Stat7Error):
     """What is stored is not what was put there; it is not served."""
+
+
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the failure that ended a group of tasks, an ``Unavailable`` before any other."""
+    known = [error for error in failures.exceptions if isinstance(error, Unavailable)]
+    return known[0] if known else failures.exceptions[0]

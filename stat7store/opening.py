@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from stat7store.address import Address
@@ -106,6 +107,22 @@ def own(data: Path) -> int:
     return held
 
 
+def hold_catalog(data: Path, kind: int) -> int:
+    """Hold the catalog with others (``LOCK_SH``), or alone, to put another in its place (``LOCK_EX``).
+
+    Returns the descriptor that holds it. Raises ``Unavailable`` where someone holds it otherwise.
+    """
+    (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
+    held = os.open(data / CATALOG, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        other = "another program uses" if kind == fcntl.LOCK_EX else "stat7store rebuild is making anew"
+        raise Unavailable(f"{other} the catalog of {data}; wait for it, or stop it first") from error
+    return held
+
+
 @asynccontextmanager
 async def open_store(settings: Settings, pledges: Pledges | None = None) -> AsyncIterator[Store]:
     """Open the store in ``settings.data``, which ``prepare`` has made, and close it at the end.
@@ -148,6 +165,7 @@ async def opened(settings: Settings, primary: int | None = None) -> AsyncIterato
     async with AsyncExitStack() as stack:
         opener = _Opener(settings, stack)
         await _refuse_lost_catalog(settings.data, opener)
+        stack.callback(os.close, hold_catalog(settings.data, fcntl.LOCK_SH))
         catalog = LmdbCatalog(settings.data / CATALOG, map_size=settings.map_size)
         stack.push_async_callback(catalog.close)
         number = read_facts(settings.data).primary if primary is None else primary
@@ -173,7 +191,10 @@ async def opened_blobs(where: Path | Site, settings: Settings, spools: Path) -> 
     ``spools`` is a local folder for what is on its way to a bucket. Raises ``Malformed`` or ``Unavailable``.
     """
     with blob_errors():
-        blobs = await asyncio.to_thread(_open_apart, where, settings, spools)
+        if isinstance(where, Path):  # what is there already is told by its name
+            blobs: BlobStore = await asyncio.to_thread(partial(FilesystemBlobs, where, trusted=True))
+        else:
+            blobs = await asyncio.to_thread(_open_bucket, where, settings, spools)
     try:
         yield blobs
     finally:
@@ -246,17 +267,16 @@ def _wanted(settings: Settings) -> Site:
 
 
 def _open_blobs(site: Site, settings: Settings) -> BlobStore:
-    where = settings.data / BLOBS if site.url == FILESYSTEM else site
-    return _open_apart(where, settings, settings.data / SPOOLS)
+    if site.url == FILESYSTEM:
+        return FilesystemBlobs(settings.data / BLOBS)
+    return _open_bucket(site, settings, settings.data / SPOOLS)
 
 
-def _open_apart(where: Path | Site, settings: Settings, spools: Path) -> BlobStore:
-    if isinstance(where, Path):
-        return FilesystemBlobs(where)
+def _open_bucket(site: Site, settings: Settings, spools: Path) -> BlobStore:
     # boto3 takes long to import, and a store without S3 must not need it
     from storage.s3 import S3Blobs  # noqa: PLC0415
 
-    return S3Blobs(_options(where, settings), spools)
+    return S3Blobs(_options(site, settings), spools)
 
 
 def _cached(blobs: BlobStore, folder: Path, settings: Settings) -> BlobStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import time
@@ -15,10 +16,10 @@ import msgspec
 from stat7store.address import Address, Hasher
 from stat7store.catalog.base import NewFile
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import NotFound, Stat7Error, Unavailable
-from stat7store.folder import CATALOG, read_facts
+from stat7store.errors import NotFound, Stat7Error, Unavailable, first_of
+from stat7store.folder import CATALOG, has_catalog, read_facts, sync_folder
 from stat7store.media.sniff import HEAD_BYTES, realm_of, sniff
-from stat7store.opening import open_backends, own
+from stat7store.opening import hold_catalog, open_backends, own
 from stat7store.record import Entry, FileRecord, Place
 from stat7store.settings import Settings
 from stat7store.store import unix_ms
@@ -62,6 +63,11 @@ async def rebuild(
     read_facts(data)
     held = own(data)
     try:
+        alone = hold_catalog(data, fcntl.LOCK_EX)  # an import adds to it, a migration changes it
+    except Unavailable:
+        os.close(held)
+        raise
+    try:
         begun = time.monotonic()
         await asyncio.to_thread(shutil.rmtree, data / _NEW_CATALOG, ignore_errors=True)
         new = LmdbCatalog(data / _NEW_CATALOG)
@@ -77,6 +83,7 @@ async def rebuild(
             tally.seconds = time.monotonic() - begun
         return await asyncio.to_thread(_put_in_place, data)
     finally:
+        os.close(alone)
         os.close(held)
 
 
@@ -97,14 +104,18 @@ class _Rebuilding:
         async with open_backends(settings) as backends:
             for number in backends.numbers():
                 blobs = await backends.behind(number)
-                async with asyncio.TaskGroup() as tasks:
-                    with blob_errors():
-                        async for location in blobs.list():
-                            if Place(location, number) in garbage:
-                                continue
-                            await self._jobs.acquire()
-                            task = tasks.create_task(self._take(blobs, Place(location, number)))
-                            task.add_done_callback(lambda _: self._jobs.release())
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        with blob_errors():
+                            async for location in blobs.list():
+                                if Place(location, number) in garbage:
+                                    continue
+                                await self._jobs.acquire()
+                                task = tasks.create_task(self._take(blobs, Place(location, number)))
+                                task.add_done_callback(lambda _: self._jobs.release())
+                except BaseExceptionGroup as failures:
+                    first = first_of(failures)
+                    raise first from first.__cause__
         await self._add()
         await self._link()
 
@@ -192,15 +203,12 @@ def _opened(path: Path) -> LmdbCatalog | None:
 def _put_in_place(data: Path) -> Path | None:
     old = data / OLD_CATALOG
     shutil.rmtree(old, ignore_errors=True)
-    kept = (data / CATALOG).exists()
+    kept = has_catalog(data)
+    sync_folder(data / _NEW_CATALOG)
+    exchange(str(data / _NEW_CATALOG), str(data / CATALOG))  # at no moment is there none
     if kept:
-        exchange(str(data / _NEW_CATALOG), str(data / CATALOG))  # at no moment is there none
         (data / _NEW_CATALOG).rename(old)
     else:
-        (data / _NEW_CATALOG).rename(data / CATALOG)
-    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        shutil.rmtree(data / _NEW_CATALOG)
+    sync_folder(data)
     return old if kept else None

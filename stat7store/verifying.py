@@ -14,7 +14,7 @@ import msgspec
 from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
 from stat7store.catalog.base import Catalog, Surveyed
-from stat7store.errors import NotFound, Stat7Error, Unavailable
+from stat7store.errors import NotFound, Stat7Error, Unavailable, first_of
 from stat7store.pacing import Pace
 from stat7store.record import Locator, Place
 from stat7store.sweeper import Sweeper
@@ -118,10 +118,14 @@ class Verifier:
             while page := await self._catalog.survey(_PAGE, _address(tally.reached)):
                 chosen = [row for row in page if chance.random() < sample]
                 tally.skipped += len(page) - len(chosen)
-                async with asyncio.TaskGroup() as tasks:
-                    for row in chosen:
-                        await self._jobs.acquire()
-                        tasks.create_task(self._verify(row)).add_done_callback(lambda _: self._jobs.release())
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        for row in chosen:
+                            await self._jobs.acquire()
+                            tasks.create_task(self._verify(row)).add_done_callback(lambda _: self._jobs.release())
+                except BaseExceptionGroup as failures:
+                    first = first_of(failures)
+                    raise first from first.__cause__
                 tally.reached = str(page[-1].address)
                 tally.seconds = before + time.monotonic() - begun
                 checkpoint()

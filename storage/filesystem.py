@@ -48,8 +48,11 @@ class FilesystemBlobs:
 
     kind = "filesystem"
 
-    def __init__(self, root: Path) -> None:
-        """Open a root that ``create`` has made. Raises ``BlobUnavailable`` if it is not one."""
+    def __init__(self, root: Path, *, trusted: bool = False) -> None:
+        """Open a root that ``create`` has made. Raises ``BlobUnavailable`` if it is not one.
+
+        ``trusted``: what ``list`` yields is taken for whole with no catalog that tells it, also after a power cut.
+        """
         self._path = root.absolute()
         self._linux = Linux()
         self._closed = False
@@ -62,7 +65,7 @@ class FilesystemBlobs:
         try:
             if missing := len(missing_folders(self._root)):
                 raise BlobUnavailable(f"{root} is not a blob store: {missing} of its folders are missing")
-            self._commit = FileCommit(self._root, self._linux)
+            self._commit = FileCommit(self._root, self._linux, trusted=trusted)
         except BaseException:
             os.close(self._root)
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from stat7store.address import Address
 from stat7store.catalog.tables import RECORDS
 from stat7store.cli import main
 from stat7store.errors import NotFound, Unavailable
-from stat7store.opening import check_catalog, open_store, own, prepare
+from stat7store.opening import check_catalog, hold_catalog, open_store, own, prepare
 from stat7store.record import Entry
 from stat7store.settings import Settings
 from tests.catalog.whole import assert_whole, raw
@@ -166,6 +168,22 @@ def test_a_damaged_record_costs_its_name_only(data: Path) -> None:
     names = [entry.record.filename for entry in entries(data).values()]
     assert names.count("") == 1
     assert len(names) == FILES
+
+
+def test_it_waits_for_nobody_who_changes_the_catalog(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an import or a migration changes meanwhile would be lost: it is refused, and they are during a rebuild."""
+
+    async def meanwhile() -> int:
+        async with open_store(Settings(data=data)):
+            return await asyncio.to_thread(rebuild, data)
+
+    assert asyncio.run(meanwhile()) == 1
+    assert "another program uses the catalog" in capsys.readouterr().err
+    held = hold_catalog(data, fcntl.LOCK_EX)
+    assert main(["import", str(data / "blobs"), f"--data={data}"]) == 1
+    assert "stat7store rebuild" in capsys.readouterr().err
+    os.close(held)
+    assert rebuild(data) == 0
 
 
 def test_nothing_is_changed_while_a_server_runs(data: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import msgspec
 
 from stat7store.address import Address, Hasher
-from stat7store.errors import Damaged, NotFound, Unavailable
+from stat7store.errors import Damaged, NotFound
 from stat7store.pacing import Pace, to_the_end
 from stat7store.translate import blob_errors
 from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnavailable, Location, Reader, Spool
 
+_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk itself says that it lost the bytes
 BLOCK_BYTES = 1 << 20
 PAGE = 512  # entries at a time
 
@@ -35,6 +37,10 @@ class Copies(msgspec.Struct):
     failed: int = 0
     removed: int = 0
     seconds: float = 0.0
+
+
+class Unreadable(Damaged):
+    """The bytes could not be read this time; nothing says that they are not there."""
 
 
 class Copier:
@@ -88,7 +94,7 @@ async def _opened(source: BlobStore, location: Location) -> Reader:
     except BlobMissing as error:
         raise NotFound("the stored bytes are missing") from error
     except (BlobDamaged, BlobUnavailable) as error:
-        raise Damaged(f"the stored bytes cannot be read: {error}") from error
+        raise _unreadable(error) from error
 
 
 async def _next(reader: Reader) -> bytes:
@@ -97,7 +103,13 @@ async def _next(reader: Reader) -> bytes:
     except BlobMissing as error:
         raise NotFound("the stored bytes are missing") from error
     except (BlobDamaged, BlobUnavailable) as error:
-        raise Damaged(f"the stored bytes cannot be read: {error}") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: BlobDamaged | BlobUnavailable) -> Damaged:
+    cause = error.__cause__
+    broken = isinstance(error, BlobDamaged) or (isinstance(cause, OSError) and cause.errno in _BROKEN)
+    return (Damaged if broken else Unreadable)(f"the stored bytes cannot be read: {error}")
 
 
 class Held:
@@ -123,9 +135,3 @@ class Held:
         if self._next is None:
             self._next = await anext(self._locations, None)
         return self._next
-
-
-def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the failure that ended a group of tasks, an ``Unavailable`` before any other."""
-    known = [error for error in failures.exceptions if isinstance(error, Unavailable)]
-    return known[0] if known else failures.exceptions[0]

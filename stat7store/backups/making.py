@@ -19,10 +19,10 @@ from pathlib import Path
 
 from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
-from stat7store.backups.copying import BLOCK_BYTES, PAGE, Copier, Copies, Held, first_of
+from stat7store.backups.copying import BLOCK_BYTES, PAGE, Copier, Copies, Held
 from stat7store.backups.depot import Depot, Note, opened_for_writing
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
+from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable, first_of
 from stat7store.folder import SPOOLS, Site, read_facts
 from stat7store.opening import opened, uncached
 from stat7store.pacing import Pace, to_the_end

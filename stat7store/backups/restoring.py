@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stat7store.address import Address, Hasher
-from stat7store.backups.copying import BLOCK_BYTES, PAGE, Copier, Copies, Held, first_of
+from stat7store.backups.copying import BLOCK_BYTES, PAGE, Copier, Copies, Held, Unreadable
 from stat7store.backups.depot import Depot, Note, opened_for_reading
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable
+from stat7store.errors import Damaged, NotFound, Stat7Error, Unavailable, first_of
 from stat7store.folder import BLOBS, CATALOG, FILESYSTEM, RESTORING, SPOOLS, Site, begin_restore, finish_restore
 from stat7store.opening import opened_blobs
 from stat7store.pacing import Pace
@@ -138,6 +138,8 @@ class _Restore:
             if location is None:
                 raise NotFound("the backup has lost the bytes")
             places[address] = Place(await self._copier.copy(self._source, location, address, locator.size))
+        except Unreadable as error:  # the backup has the file: the restore goes on when it is run again
+            raise Unavailable(str(error)) from error
         except (NotFound, Damaged) as error:
             self._copies.failed += 1
             lost.append(address)

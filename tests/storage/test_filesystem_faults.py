@@ -74,6 +74,28 @@ await asyncio.gather(*(one(n) for n in range(200)))
     assert len(syncs) < 150
 
 
+def test_where_names_are_trusted_the_bytes_are_on_disk_first(root: Path, trace: Path) -> None:
+    """In a backup, where a name alone says that a file is held, none is given before a sync of what was written."""
+    body = """
+trusted = FilesystemBlobs(blobs._path, trusted=True)
+spools = [await trusted.spool() for _ in range(20)]
+for n, spool in enumerate(spools):
+    spool.append(b'%d' % n)
+say('written')
+await asyncio.gather(*(trusted.put(spool, hashlib.sha256(b'%d' % n).hexdigest()) for n, spool in enumerate(spools)))
+for spool in spools:
+    spool.close()
+await trusted.close()
+"""
+    run(root, body, *strace(trace, "-s", "200", "-e", "trace=write,fsync,syncfs,linkat"))
+    traced = calls(trace)
+    written = next(n for n, call in enumerate(traced) if '"written' in call)
+    synced = [n for n, call in enumerate(traced) if n > written and re.match(r"syncfs\(|fsync\(.*/spool/", call)]
+    links = [n for n, call in enumerate(traced) if call.startswith("linkat(")]
+    assert len(links) == 20
+    assert min(synced) < min(links)
+
+
 def test_a_delete_is_on_disk_before_the_answer(root: Path, trace: Path) -> None:
     """A delete syncs the folder after taking the name away, and also where there was nothing to take away."""
     body = """
