@@ -101,16 +101,14 @@ class Room:
 
     def check(self, size: int) -> None:
         """Return if there is room for ``size`` bytes now, without promising it. Raises ``NoSpace``."""
-        self.hold(size)
-        self.release(size, size)
+        self._refuse(size, promised=0)
 
     def hold(self, size: int) -> None:
         """Promise ``size`` bytes more to an upload. Raises ``NoSpace``, and nothing is promised then."""
         # promised first and then looked at: of two that come at once neither overlooks the other
         self._pledges.add(size, size)
         try:
-            self._refuse_if_stored_too_much(size)
-            self._refuse_if_disk_full(size)
+            self._refuse(size, promised=size)
         except BaseException:
             self._pledges.add(-size, -size)
             raise
@@ -129,11 +127,16 @@ class Room:
         """Whether so many bytes wait in memory that they should rather wait on disk."""
         return self._waiting > _MOST_WAITING
 
-    def _refuse_if_stored_too_much(self, size: int) -> None:
+    def _refuse(self, size: int, promised: int) -> None:
+        """Raise ``NoSpace`` if ``size`` bytes do not fit, so many of which are among the pledges."""
+        self._refuse_if_stored_too_much(size, promised)
+        self._refuse_if_disk_full(size, promised)
+
+    def _refuse_if_stored_too_much(self, size: int, promised: int) -> None:
         most = self._max_store_bytes
         if most is None or self._stored_bytes is None:
             return
-        left = most - self._stored_bytes() - self._pledges.unstored + size
+        left = most - self._stored_bytes() - self._pledges.unstored + promised
         if size > left:
             raise NoSpace(
                 f"the store may hold {most} bytes (--max-store-bytes), and {max(left, 0)} of them are left; "
@@ -144,12 +147,12 @@ class Room:
                 needed=size,
             )
 
-    def _refuse_if_disk_full(self, size: int) -> None:
+    def _refuse_if_disk_full(self, size: int, promised: int) -> None:
         for number, disk in enumerate(self._disks(size)):
             kept = disk.kept if self._min_free is None else self._min_free
-            unwritten = self._pledges.unwritten if number == 0 else 0
+            unwritten = self._pledges.unwritten - promised if number == 0 else 0
             needed = size if number == 0 else 0
-            free = disk.free - unwritten + needed
+            free = disk.free - unwritten
             if free - needed < kept or disk.files < _FEW_FILES:
                 what = "bytes" if disk.files >= _FEW_FILES else "files"
                 raise NoSpace(
@@ -199,7 +202,12 @@ class Promise:
             step = min(self._taken, _LONGEST_STEP)
             if self._announced:
                 step = min(step, self._announced - self._promised)
-            self._hold(max(lacking, step))
+            try:
+                self._hold(max(lacking, step))
+            except NoSpace:
+                if step <= lacking:
+                    raise
+                self._hold(lacking)  # there is room for what has come, though not for as much again
 
     def wrote(self, size: int) -> None:
         """Tell that so many bytes are on disk, where they count by themselves."""

@@ -129,9 +129,15 @@ class Connection(RequestHandler):
     @property
     def idle_since(self) -> float | None:
         """See ``Idle``; a request whose head came in part only is none."""
-        if self._request_in_progress or self._messages:
+        waiter = self._waiter  # done from the moment a request comes or the connection is closed
+        if waiter is None or waiter.done() or self._request_in_progress or self._messages:
             return None
         return self._next_keepalive_close_time - self._keepalive_timeout
+
+    @property
+    def is_open(self) -> bool:
+        """See ``Idle``."""
+        return self.transport is not None
 
     def close_idle(self) -> None:
         """See ``Idle``."""

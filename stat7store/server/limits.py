@@ -6,7 +6,7 @@ import asyncio
 import errno
 import resource
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -93,6 +93,10 @@ class Idle(Protocol):
     """A connection that may be idle."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was not told to close."""
+
+    @property
     def idle_since(self) -> float | None:
         """When the last request was answered or the connection was made; None while one is being answered."""
 
@@ -111,13 +115,18 @@ class Door:
 
     def admit(self, transport: asyncio.Transport, inside: Collection[Idle]) -> bool:
         """Tell whether one more may come in; one that may not is answered 503, and is no concern of the caller's."""
-        if len(inside) < self._most or self._close_longest_idle(inside):
+        # those that are told to close stay among them until the loop comes round
+        if len(inside) < self._most or self._is_room(each for each in inside if each.is_open):
             return True
         if len(self._lingering) >= _MOST_LINGERING:
             transport.abort()
         else:
             transport.set_protocol(_Refusal(self._loop, transport, self._lingering))
         return False
+
+    def _is_room(self, inside: Iterable[Idle]) -> bool:
+        living = [*inside]
+        return len(living) < self._most or self._close_longest_idle(living)
 
     def _close_longest_idle(self, inside: Collection[Idle]) -> bool:
         """Close some, if there are any; return whether there were."""

@@ -167,6 +167,20 @@ def test_beyond_the_limit_the_answer_is_503_and_comes_at_once(tmp_path: Path) ->
         assert len(worker.net_connections()) <= 20 + 5  # those that listen or are being closed
 
 
+def test_a_burst_does_not_exceed_the_limit(tmp_path: Path) -> None:
+    """However many come in one turn of the loop, only so many idle ones make room as are closed for it."""
+    with RunningServer(tmp_path / "data", "--max-connections=20", workers=1) as server, ExitStack() as open_ones:
+        worker = server.process.children()[-1]
+        for _ in range(20):
+            open_ones.enter_context(connect(server))
+        wait_until(lambda: asked(server).startswith(b"HTTP/1.1 200 "))  # they have been idle for long enough
+        worker.suspend()
+        for _ in range(200):
+            open_ones.enter_context(connect(server))
+        worker.resume()
+        wait_until(lambda: len(worker.net_connections()) <= 20 + 5)
+
+
 def test_who_does_not_get_to_a_request_is_let_go(tmp_path: Path) -> None:
     """A connection without a head, with part of one, or idle after an answer is closed after --idle-timeout."""
     whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
