@@ -12,6 +12,7 @@ export PYTHON
 TOOLS := .tools/.made
 RUN := .venv/.made-run
 DEV := .venv/.made-dev
+FOUND := docs/results/reliability.jsonl
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,9 +32,9 @@ check: $(DEV) ## Check format, lint, types and layers
 	.venv/bin/lint-imports
 
 soak: $(DEV) system samples ## Run the fault plan in full, and write docs/reliability.md
-	@rm -f .cache/reliability.jsonl
-	.venv/bin/pytest --soak --timeout=7200 --reliability=.cache/reliability.jsonl $(ARGS); status=$$?; \
-	.venv/bin/python scripts/reliability.py .cache/reliability.jsonl --write docs/reliability.md && exit $$status
+	@rm -f $(FOUND)
+	.venv/bin/pytest --soak --timeout=7200 --reliability=$(FOUND) $(ARGS); status=$$?; \
+	.venv/bin/python scripts/reliability.py $(FOUND) --write docs/reliability.md && exit $$status
 
 format: $(DEV) ## Format the code and mend what lint can mend
 	.venv/bin/ruff check --fix

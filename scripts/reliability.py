@@ -2,10 +2,11 @@
 """Write what the fault plan found as docs/reliability.md.
 
 examples:
-  scripts/reliability.py .cache/reliability.jsonl                                print it
-  scripts/reliability.py .cache/reliability.jsonl --write docs/reliability.md    write it
+  scripts/reliability.py docs/results/reliability.jsonl                                print it
+  scripts/reliability.py docs/results/reliability.jsonl --write docs/reliability.md    write it
 
-`make soak` runs the plan in full and then this.
+`make soak` runs the plan in full and then this. A part of it is run anew, and its lines added, by
+`.venv/bin/pytest --soak --reliability=docs/results/reliability.jsonl tests/faults/test_races.py`.
 
 exit codes: 0 written; 1 there is nothing to write, or a line is not one of the plan's; 2 bad usage
 """

@@ -43,7 +43,7 @@ class Ledger:
         self.next = 0
         self.acknowledged = 0
         self.looks = 0
-        self.lost: list[int] = []
+        self.lost: list[str] = []
         self.wrong: list[int] = []
         self.returned: list[int] = []
 
@@ -78,7 +78,7 @@ class Ledger:
         if isinstance(found, bytes) and found != right:
             self.wrong.append(number)
         elif isinstance(found, Damaged) or (found is None and state is State.STORED):
-            self.lost.append(number)
+            self.lost.append(f"{number} ({found or 'no entry'})")
         elif found is not None and state is State.GONE:
             self.returned.append(number)
         self.known[number] = State.GONE if found is None else State.STORED
