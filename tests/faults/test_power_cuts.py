@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
+import signal
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stat7store.address import Address
@@ -33,6 +37,7 @@ _CYCLES_OF_AN_IMAGE = 100
 _MOST = 60  # files left of earlier cycles; the images are small
 _WIDTHS = (1, 8, 2)  # above 3 the whole filesystem is synced, and not each file and folder
 _TIMEOUT_S = 60.0
+_STILL = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE}
 
 
 class Ledger:
@@ -145,8 +150,8 @@ def _write_until_the_cut(cycle: int, both: Sequence[Image], data: Path, ledger: 
     """Cut the power soon after something was acknowledged. Two times in three that is at once, when nothing that came
     later can have synced it as well.
 
-    What is said from the cut on counts for nothing: a filesystem that is being shut down may let a sync that is under
-    way succeed (XFS takes an inode whose log items were dropped for one that is on disk); a dead machine says nothing.
+    The writer stands still before that: a filesystem that is being shut down may let a sync that is under way succeed
+    (XFS takes an inode whose log items were dropped for one that is on disk), and a dead machine takes no next step.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([writer.__name__])
@@ -164,8 +169,7 @@ def _write_until_the_cut(cycle: int, both: Sequence[Image], data: Path, ledger: 
             ledger.take(ours.recv())
         if cycle % 6 >= 4:
             time.sleep(chance.uniform(0.0, 0.03))
-        while ours.poll():
-            ledger.take(ours.recv())
+        _stand_still(process)
         for image in chance.sample(both, len(both)):
             image.cut()
     finally:
@@ -173,11 +177,19 @@ def _write_until_the_cut(cycle: int, both: Sequence[Image], data: Path, ledger: 
         process.join()
     try:
         while True:
-            ledger.take(ours.recv()._replace(verb="asks"))
+            ledger.take(ours.recv())
     except (EOFError, ConnectionResetError):
         ours.close()
     for image in both:
         image.unmount()
+
+
+def _stand_still(process: BaseProcess) -> None:
+    """Stop it, and return when none of its threads runs: each is stopped, or will be when its system call returns."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    while any(psutil.Process(thread.id).status() not in _STILL for thread in psutil.Process(process.pid).threads()):
+        pass
 
 
 async def _look(data: Path, files: Files, ledger: Ledger, begun: float, seconds: list[float]) -> None:
