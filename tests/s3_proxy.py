@@ -77,7 +77,7 @@ class Deck:
     ``may`` refuses a fault for a request where it would prove nothing; it then meets the next one it may.
     """
 
-    _CARDS = 400
+    _CARDS = 100
 
     def __init__(
         self, seed: int, rates: Mapping[Fault, float], may: Callable[[Asked, Fault], bool] = lambda *_: True

@@ -31,7 +31,7 @@ RATES = {
     Fault.TRUNCATED: 0.03,
     Fault.ALTERED_ANSWER: 0.02,
     Fault.ALTERED_REQUEST: 0.03,
-    Fault.STALLED: 0.005,
+    Fault.STALLED: 0.01,
 }
 # At the end: too much to be mended by trying again, so that uploads fail which S3 has kept.
 STORM = {Fault.RESET_AFTER: 0.6, Fault.INTERNAL_ERROR: 0.2}
