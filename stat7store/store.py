@@ -229,6 +229,7 @@ class Store:
 
     async def delete(self, address: Address) -> None:
         """Delete a file: gone for every later read on return. Raises ``NotFound``."""
+        await self._catalog.lookup(address)  # who asks for nothing must not keep others from writing
         await self._catalog.remove(address)
 
     async def present(self, addresses: Sequence[Address]) -> set[Address]:

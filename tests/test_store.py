@@ -19,6 +19,7 @@ from stat7store.timing import StageClock
 from storage.base import BlobStore, Location
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
+from tests.holder import holder
 from tests.media import distinct_jpeg, sample
 
 
@@ -188,6 +189,14 @@ async def test_a_delete_is_final(opened: Opened, photo: bytes) -> None:
     assert await opened.store.sweep_garbage() == 1
     assert await opened.locations() == [second.entry.locator.location]
     assert await opened.get(Address.of(photo)) == photo
+
+
+async def test_a_delete_of_nothing_waits_for_no_writer(opened: Opened, photo: bytes, tmp_path: Path) -> None:
+    """That there is no such file is said while someone else holds the write lock."""
+    with holder(tmp_path / "catalog"):
+        async with asyncio.timeout(10):
+            with pytest.raises(NotFound):
+                await opened.store.delete(Address.of(photo))
 
 
 async def test_a_reader_outlives_a_delete(opened: Opened, photo: bytes) -> None:

@@ -16,6 +16,7 @@ from stat7store.catalog.write_lock import Holding, WriteLock
 from stat7store.server.log import Log
 
 LOOK_EVERY_S = 1.0
+_GLANCES, _GLANCE_EVERY_S = 20, 0.005
 _WAITS_FOR_DISK = "D"
 
 
@@ -52,18 +53,35 @@ class Watchdog:
         # it: such a time counts as one look.
         passed = min(now - self._looked, 2 * LOOK_EVERY_S)
         self._looked = now
-        try:
-            holding = self._lock.holding()
-        except OSError as error:
-            self._log.error("the catalog's write lock cannot be watched", reason=str(error))
-            holding = None
+        holding = self._holding()
         if holding is None or holding != self._seen:
-            self._seen, self._held_s, self._told = holding, 0.0, False
+            self._begin_anew(holding)
             return None
         self._held_s += passed
         if self._held_s < self._limit_s:
             return None
+        if self._lets_go(holding):
+            self._begin_anew(None)
+            return None
         return self._judge(holding, ours)
+
+    def _holding(self) -> Holding | None:
+        try:
+            return self._lock.holding()
+        except OSError as error:
+            self._log.error("the catalog's write lock cannot be watched", reason=str(error))
+            return None
+
+    def _begin_anew(self, holding: Holding | None) -> None:
+        self._seen, self._held_s, self._told = holding, 0.0, False
+
+    def _lets_go(self, holding: Holding) -> bool:
+        """Tell whether many short transactions pass for one long: those that change nothing leave no number behind."""
+        for _ in range(_GLANCES):
+            time.sleep(_GLANCE_EVERY_S)
+            if self._holding() != holding:
+                return True
+        return False
 
     def _judge(self, holding: Holding, ours: Mapping[int, str]) -> int | None:
         thread = _thread(holding.thread)

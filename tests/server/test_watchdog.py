@@ -74,12 +74,23 @@ def test_one_that_gets_on_is_left_alone(tmp_path: Path, capfd: pytest.CaptureFix
     assert not capfd.readouterr().err
 
 
+def test_one_that_changes_nothing_again_and_again_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Transactions that change nothing have no number of their own; a flood of them is not one that lasts."""
+    watched = Watched(tmp_path)
+    with holder(tmp_path, flood=True) as program:
+        assert set(watched.look_for(3000, program.pid)) == {None}
+    assert watched.watchdog.stalls == 0
+    assert not capfd.readouterr().err
+
+
 def test_a_foreign_process_is_told_of_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Another program is never to be killed; that it blocks everyone is said once, with what to do."""
     watched = Watched(tmp_path)
     with holder(tmp_path) as program:
         stop(program.pid)
-        assert set(watched.look_for(5 * LIMIT_S, os.getpid())) == {None}
+        assert set(watched.look_for(2 * LIMIT_S, os.getpid())) == {None}
         said = capfd.readouterr().err
         assert said.count("\n") == 1
         assert "another program holds the catalog's write lock" in said
@@ -123,7 +134,7 @@ def test_one_that_waits_for_the_disk_is_not_killed(disk: Path, capfd: pytest.Cap
         with frozen_while(disk):
             print("commit", file=program.stdin, flush=True)
             wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_DISK_SLEEP)
-            assert set(watched.look_for(5 * LIMIT_S, program.pid)) == {None}
+            assert set(watched.look_for(2 * LIMIT_S, program.pid)) == {None}
         said = capfd.readouterr().err
         assert said.count("\n") == 1
         assert "the disk of the catalog does not answer" in said
