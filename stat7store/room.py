@@ -76,6 +76,7 @@ class Room:
         ``min_free``: bytes that stay free on each of their filesystems; None: 1 % of it, at least 4 MiB and at most
         1 GiB. ``max_store_bytes``: most bytes of all files together, ``stored_bytes`` telling how many there are.
         """
+        self._all_folders = list(folders)
         self._folders = _distinct(folders)
         self._min_free = min_free
         self._max_store_bytes = max_store_bytes
@@ -85,6 +86,12 @@ class Room:
         self._looked: tuple[float, list[_Disk]] = (float("-inf"), [])
         self._lock = threading.Lock()
         self._waiting = 0
+
+    def free_bytes(self) -> dict[str, int]:
+        """Return what is left now on the filesystem of each folder, by the folder's name. Raises ``Unavailable``."""
+        return {
+            folder.name: disk.free for folder, disk in zip(self._all_folders, _look(self._all_folders), strict=True)
+        }
 
     @contextmanager
     def promise(self, size: int = 0) -> Iterator[Promise]:
@@ -168,10 +175,7 @@ class Room:
         now = self._clock()
         looked, disks = self._looked
         if size >= _LARGE or now - looked >= _LOOK_EVERY_S:
-            try:
-                disks = [_Disk(os.statvfs(folder)) for folder in self._folders]
-            except OSError as error:
-                raise Unavailable(f"the disk cannot be asked for its free room: {error}") from error
+            disks = _look(self._folders)
             self._looked = now, disks
         return disks
 
@@ -242,6 +246,13 @@ class _Disk:
         self.free = facts.f_bavail * facts.f_frsize
         self.files = facts.f_favail if facts.f_files else _FEW_FILES  # some filesystems do not number their files
         self.kept = min(_MOST_KEPT_FREE, max(_LEAST_KEPT_FREE, facts.f_blocks * facts.f_frsize // 100))
+
+
+def _look(folders: Sequence[Path]) -> list[_Disk]:
+    try:
+        return [_Disk(os.statvfs(folder)) for folder in folders]
+    except OSError as error:
+        raise Unavailable(f"the disk cannot be asked for its free room: {error}") from error
 
 
 def _distinct(folders: Sequence[Path]) -> list[Path]:

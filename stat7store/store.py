@@ -95,6 +95,10 @@ class Store:
         """Return how much room the catalog takes; None if it is not in a memory map. Raises ``Unavailable``."""
         return self._catalog.map_use() if isinstance(self._catalog, MappedCatalog) else None
 
+    def free_bytes(self) -> dict[str, int]:
+        """Return the room left on disk, by folder; see ``Room.free_bytes``."""
+        return self._room.free_bytes()
+
     @property
     def immediate(self) -> tuple[ImmediateCatalog, Immediate, int] | None:
         """Catalog, backend for new files and its number, if both can answer without leaving the event loop."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from stat7store.errors import NoSpace
+from stat7store.errors import NoSpace, Unavailable
 from stat7store.room import Pledges, Room
 
 MIB = 1024**2
@@ -40,3 +42,27 @@ def test_what_fits_is_taken_though_not_as_much_again(tmp_path: Path) -> None:
         with pytest.raises(NoSpace):
             promise.take(1)
     assert pledges.unstored == 0
+
+
+def test_free_room_is_told_of_each_folder(tmp_path: Path) -> None:
+    """Each on its own filesystem, which may be another than that of the folder above; also two on the same."""
+    blobs, spools, catalog = tmp_path / "blobs", tmp_path / "spools", tmp_path / "catalog"
+    blobs.mkdir()
+    spools.mkdir()
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        catalog.symlink_to(elsewhere)
+        free = Room([blobs, spools, catalog]).free_bytes()
+        for folder in (blobs, spools, catalog):
+            facts = os.statvfs(folder)
+            assert free.pop(folder.name) == pytest.approx(facts.f_bavail * facts.f_frsize, rel=0.01)
+    assert not free
+
+
+def test_free_room_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
+    """A folder that is gone is no folder with room."""
+    folder = tmp_path / "blobs"
+    folder.mkdir()
+    room = Room([folder])
+    folder.rmdir()
+    with pytest.raises(Unavailable):
+        room.free_bytes()

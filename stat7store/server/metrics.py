@@ -7,7 +7,6 @@ at most a second old. Counters begin at 0 when the node starts, and outlive a wo
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import resource
 from collections.abc import Iterator
@@ -144,11 +143,10 @@ def _about_the_store(node: Node, totals: Counters) -> Iterator[Family]:
     if use is not None:
         yield gauge("stat7_catalog_map_bytes", "Size of the catalog's memory map.", Sample(use.map_bytes))
         yield gauge("stat7_catalog_used_bytes", "Bytes of the map that were ever used.", Sample(use.used_bytes))
-    facts = os.statvfs(node.settings.data)
     yield gauge(
         "stat7_free_bytes",
-        "Room left on the filesystem of the store's folder.",
-        Sample(facts.f_bavail * facts.f_frsize),
+        "Room left on the filesystem that a folder of the store is on.",
+        *(Sample(free, {"folder": folder}) for folder, free in node.store.free_bytes().items()),
     )
 
 

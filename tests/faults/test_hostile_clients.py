@@ -121,7 +121,7 @@ def test_good_clients_are_served_among_hostile_ones(tmp_path: Path, soak: bool, 
             seconds = time.monotonic() - begun
         assert not good.wrong
         assert {process.pid for process in server.processes} == before
-        assert grown < 100 * MIB
+        assert grown < (50 if soak else 100) * MIB
     reliability.add(
         Row(
             fault="hostile clients",
@@ -129,7 +129,7 @@ def test_good_clients_are_served_among_hostile_ones(tmp_path: Path, soak: bool, 
             how=f"{number} clients for {seconds:.0f} s: idle, slow heads, slow bodies, lying lengths, no HTTP, bombs",
             times=number,
             checked=f"{CLIENTS * rounds * (FILES + 1)} good requests, all 2xx and right; p99 of fetches "
-            f"{under_attack:.1f} ms, without them {quiet:.1f} ms; memory {grown / 1e6:+.0f} MB",
+            f"{under_attack:.1f} ms, without them {quiet:.1f} ms ({under_attack / quiet:.1f} times); memory {grown / 1e6:+.0f} MB",
             lost=0,
             wrong=len(good.wrong),
         )

@@ -156,12 +156,14 @@ def test_every_process_is_measured(server: RunningServer) -> None:
     )
 
 
-def test_housekeeping_shows_from_the_start(server: RunningServer) -> None:
+def test_housekeeping_shows_from_the_start(server: RunningServer, backend: str) -> None:
     """Every kind of housekeeping has its counter before it first happens, so that an alarm can watch it."""
     metrics = scrape(server)
     assert {f"stat7_{deed.name}_total" for deed in DEEDS} <= metrics.keys()
     assert value(metrics, "stat7_catalog_used_bytes") <= value(metrics, "stat7_catalog_map_bytes")
-    assert value(metrics, "stat7_free_bytes") > 0
+    written_to = {"blobs" if backend == "filesystem" else "spools", "catalog"}
+    assert {dict(labels)["folder"] for labels in metrics["stat7_free_bytes"]} == written_to
+    assert all(free > 0 for free in metrics["stat7_free_bytes"].values())
 
 
 def test_connections_are_counted(server: RunningServer) -> None:
