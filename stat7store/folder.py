@@ -88,17 +88,19 @@ def make_folder(data: Path, *, network_filesystem: bool = False) -> None:
         (data / CATALOG).mkdir(mode=0o700, exist_ok=True)
 
 
-def begin_restore(data: Path, site: Site) -> Facts:
+def begin_restore(data: Path, site: Site, *, network_filesystem: bool = False) -> Facts:
     """Make the folder of a store that is to be restored, or find the one in which that was begun before.
 
-    Until ``finish_restore`` it is no store: nothing serves it. Raises ``Unavailable`` if it holds
-    anything else, or if the bytes went to another site before.
+    Until ``finish_restore`` it is no store: nothing serves it. ``network_filesystem``: it may be on one.
+    Raises ``Unavailable`` if it holds anything else or cannot hold a store, or if the bytes went to
+    another site before.
     """
     with _saying_why(data):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         work = data / RESTORING
         if (data / FORMAT_FILE).exists() or (not work.exists() and any(data.iterdir())):
             raise Unavailable(f"{data} is not empty; name a new or empty folder")
+        check_footing(data, network_filesystem=network_filesystem)
         work.mkdir(mode=0o700, exist_ok=True)
         if not (work / FORMAT_FILE).exists():
             _write(work, Facts(secrets.token_hex(16), backends={0: site}))

@@ -8,7 +8,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import msgspec
@@ -24,14 +26,13 @@ from stat7store.record import Entry, FileRecord, Place
 from stat7store.settings import Settings
 from stat7store.store import unix_ms
 from stat7store.translate import blob_errors
-from storage.base import BlobDamaged, BlobMissing, BlobStore, LocalFile, Location
+from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnreadable, LocalFile, Location
 from storage.linux import exchange
 
 OLD_CATALOG = "catalog.old"
 _NEW_CATALOG = "catalog.new"
 _BLOCK_BYTES = 1024**2
 _BATCH = 1000
-_MOST_GARBAGE = 10_000_000
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -56,8 +57,8 @@ async def rebuild(
     With ``salvage`` what can still be read of the old catalog is taken over: records, and which blobs
     are garbage. Without it the old catalog is not even opened: LMDB cannot survive every damage.
     ``tell`` is called with a line for each blob that is bad. Until the very end nothing of the store
-    is changed, and then both catalogs trade places at once. Raises ``Unavailable`` while a server
-    runs on the store.
+    is changed, and then both catalogs trade places at once, which is not interrupted. Raises
+    ``Unavailable`` while a server runs on the store.
     """
     data = settings.data
     read_facts(data)
@@ -81,7 +82,11 @@ async def rebuild(
         finally:
             await new.close()
             tally.seconds = time.monotonic() - begun
-        return await asyncio.to_thread(_put_in_place, data)
+        placing = asyncio.create_task(asyncio.to_thread(_put_in_place, data))
+        while not placing.done():  # who interrupts from here on is told what has happened
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([placing])
+        return placing.result()
     finally:
         os.close(alone)
         os.close(held)
@@ -100,7 +105,6 @@ class _Rebuilding:
         self._linked: dict[Address, tuple[bytes, ...]] = {}
 
     async def run(self, settings: Settings) -> None:
-        garbage = set[Place]() if self._old is None else {*await self._old.garbage(_MOST_GARBAGE)}
         async with open_backends(settings) as backends:
             for number in backends.numbers():
                 blobs = await backends.behind(number)
@@ -108,7 +112,7 @@ class _Rebuilding:
                     async with asyncio.TaskGroup() as tasks:
                         with blob_errors():
                             async for location in blobs.list():
-                                if Place(location, number) in garbage:
+                                if await self._is_garbage(Place(location, number)):
                                     continue
                                 await self._jobs.acquire()
                                 task = tasks.create_task(self._take(blobs, Place(location, number)))
@@ -118,6 +122,9 @@ class _Rebuilding:
                     raise first from first.__cause__
         await self._add()
         await self._link()
+
+    async def _is_garbage(self, place: Place) -> bool:
+        return self._old is not None and bool(await self._old.garbage_among([place]))
 
     async def _take(self, blobs: BlobStore, place: Place) -> None:
         try:
@@ -157,6 +164,9 @@ class _Rebuilding:
                 self._tally.bytes += len(block)
         except (BlobMissing, BlobDamaged) as error:
             raise NotFound(str(error)) from error
+        except BlobUnreadable as error:
+            await blobs.check()  # raises if the disk fails as a whole
+            raise NotFound(f"the disk cannot read it: {error}") from error
         finally:
             reader.close()
         return hasher.address(), hasher.size, head, modified
@@ -201,14 +211,20 @@ def _opened(path: Path) -> LmdbCatalog | None:
 
 
 def _put_in_place(data: Path) -> Path | None:
-    old = data / OLD_CATALOG
-    shutil.rmtree(old, ignore_errors=True)
     kept = has_catalog(data)
+    old = _unused(data / OLD_CATALOG)
     sync_folder(data / _NEW_CATALOG)
-    exchange(str(data / _NEW_CATALOG), str(data / CATALOG))  # at no moment is there none
-    if kept:
-        (data / _NEW_CATALOG).rename(old)
-    else:
-        shutil.rmtree(data / _NEW_CATALOG)
+    # Under the name that the old one is to have: wherever this is cut short, both are there, and the next
+    # rebuild, which begins by removing a half-made one, removes neither.
+    (data / _NEW_CATALOG).rename(old)
+    exchange(str(old), str(data / CATALOG))  # at no moment is there none
+    if not kept:
+        shutil.rmtree(old)
     sync_folder(data)
     return old if kept else None
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or the first of path.2, path.3 and so on that is free: only the user removes old catalogs."""
+    names = chain([path], (path.with_name(f"{path.name}.{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())

@@ -35,6 +35,7 @@ ACCEPTED = ("image/*", "video/*")
 MAX_SIZE = 64 * 1024**3
 INTENT_TIMEOUT_S = 6 * 3600.0
 _MOST_MOVES = 3
+_PAGE = 512
 
 
 def unix_ms() -> int:
@@ -253,6 +254,15 @@ class Store:
         await self._catalog.check()
         with blob_errors():
             await self._backends.blobs.check()
+
+    async def marked(self) -> AsyncIterator[Address]:
+        """Yield the files that are marked as damaged. Raises ``Unavailable``."""
+        after = None
+        while page := await self._catalog.survey(_PAGE, after):
+            for row in page:
+                if row.entry is not None and row.entry.locator.damaged:
+                    yield row.address
+            after = page[-1].address
 
     async def sweep_garbage(self) -> int:
         """Delete the blobs that the catalog has queued as garbage; return how many.

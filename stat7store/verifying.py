@@ -19,22 +19,22 @@ from stat7store.pacing import Pace
 from stat7store.record import Locator, Place
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
-from storage.base import BlobDamaged, BlobMissing, BlobStore, Claimable, Forgetful
+from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnreadable, Claimable, Forgetful
 
 BLOCK_BYTES = 1024**2
 _PAGE = 64  # entries at a time: what is done again if the scrub is interrupted
-_MOST_GARBAGE = 1_000_000
 
-Kind = Literal["bad", "missing", "unreadable", "record", "orphan"]
+Kind = Literal["bad", "missing", "unreadable", "record", "orphan", "sound"]
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be.
+    """Something that is not as it should be, or not as it was thought to be.
 
-    ``bad``: the bytes are not those that were stored. ``missing``: there are none. Both are marked,
-    so that they are never served and the next upload of the file heals them. ``unreadable``: the
-    bytes could not be read now; nothing is concluded. ``record``: the catalog's own entry cannot be
-    read. ``orphan``: bytes that belong to nothing; the janitor sweeps them.
+    ``bad``: the bytes are not those that were stored, or the disk cannot read them. ``missing``:
+    there are none. Both are marked, so that they are never served and the next upload of the file
+    heals them. ``unreadable``: the bytes could not be read now; nothing is concluded. ``record``: the
+    catalog's own entry cannot be read. ``orphan``: bytes that belong to nothing; the janitor sweeps
+    them. ``sound``: a file that was marked is whole again, and is served again.
     """
 
     kind: Kind
@@ -46,7 +46,8 @@ class Tally(msgspec.Struct, kw_only=True):
     """How far a scrub is; sizes in bytes. ``reached``: all addresses up to this one were seen.
 
     ``skipped`` counts files that a sample left out, ``known`` those of the bad and missing ones that
-    were marked before. ``finished_at`` is in milliseconds since 1970; None while it is not at its end.
+    were marked before, ``sound`` those that were marked and are whole. ``finished_at`` is in
+    milliseconds since 1970; None while it is not at its end.
     """
 
     reached: str | None = None
@@ -56,6 +57,7 @@ class Tally(msgspec.Struct, kw_only=True):
     bad: int = 0
     missing: int = 0
     known: int = 0
+    sound: int = 0
     unreadable: int = 0
     records: int = 0
     orphans: int = 0
@@ -149,12 +151,19 @@ class Verifier:
             self._tell(Finding("unreadable", str(row.address), str(error)))
             return
         self._tally.files += 1
-        if problem is not None and await self._is_at(row.address, locator.place):
+        if problem is None:
+            await self._is_sound(row.address, locator)
+        elif await self._is_at(row.address, locator.place):
             kind, reason = problem
             self._tally.known += locator.damaged
             setattr(self._tally, kind, getattr(self._tally, kind) + 1)
             await self._catalog.mark_damaged(row.address, locator.place)
             self._tell(Finding(kind, str(row.address), reason))
+
+    async def _is_sound(self, address: Address, locator: Locator) -> None:
+        if locator.damaged and await self._catalog.mark_sound(address, locator.place):
+            self._tally.sound += 1
+            self._tell(Finding("sound", str(address), "the stored bytes are right again; the file is served again"))
 
     async def _problem(self, address: Address, locator: Locator) -> tuple[Literal["bad", "missing"], str] | None:
         blobs = await self._backends.behind(locator.backend)
@@ -167,6 +176,9 @@ class Verifier:
                 return "missing", "there are no bytes where they should be"
             except BlobDamaged as error:
                 return "bad", str(error)
+            except BlobUnreadable as error:
+                await blobs.check()  # raises if the disk fails as a whole: that says nothing of this file
+                return "bad", f"the disk cannot read it: {error}"
         if size != locator.size:
             return "bad", f"{size} bytes are stored instead of {locator.size}"
         if found != address:
@@ -205,7 +217,7 @@ class Verifier:
                         await self._tell_orphans(blobs, places)
 
     async def _tell_orphans(self, blobs: BlobStore, places: Collection[Place]) -> None:
-        spoken_for = {*await self._catalog.garbage(_MOST_GARBAGE)}
+        spoken_for = await self._catalog.garbage_among(places)
         spoken_for |= {intent.place for intent in await self._catalog.intents(1 << 62)}
         for place in places:
             if place not in spoken_for and _is_unclaimed(blobs, place) and not await self._is_at_any(place):

@@ -71,6 +71,10 @@ class BlobUnavailable(BlobError):
     """The backend cannot do this now; nothing was acknowledged, and a later try may succeed."""
 
 
+class BlobUnreadable(BlobUnavailable):
+    """The disk itself says that it cannot read this blob: the bytes are lost, unless it fails as a whole."""
+
+
 class BlobNoSpace(BlobUnavailable):
     """The backend has no room left."""
 
@@ -110,7 +114,8 @@ class Reader(Protocol):
     async def read(self, limit: int) -> bytes:
         """Return the next bytes of the span, 1 to ``limit`` of them; ``b""`` at its end only.
 
-        Raises ``BlobDamaged`` if the blob ends before the span does.
+        Raises ``BlobDamaged`` if the blob ends before the span does, ``BlobUnreadable`` if its disk
+        cannot read it.
         """
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from storage.base import BlobDamaged, Location, Span
-from storage.linux import Linux, unavailable
+from storage.linux import Linux, unreadable
 
 Result = TypeVar("Result")
 
@@ -57,8 +57,8 @@ class FileReader:
     async def read(self, limit: int) -> bytes:
         """Return the next bytes of the span: ``limit`` of them, or all up to the end, or 1 MiB.
 
-        Raises ``BlobDamaged`` if the blob ends before the span does, ``BlobUnavailable`` if it
-        cannot be read.
+        Raises ``BlobDamaged`` if the blob ends before the span does, ``BlobUnreadable`` if the disk
+        cannot read it, ``BlobUnavailable`` if something else fails.
         """
         start = self._next
         length = min(limit, self._end - start, _READ_BYTES)
@@ -70,7 +70,7 @@ class FileReader:
         except OSError as error:
             # EOPNOTSUPP: this filesystem cannot promise not to wait, so nothing is read inline.
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise unavailable(error) from error
+                raise unreadable(error) from error
             done = 0
         if done < length:
             # Even 0 need not be the end of the file (Linux 5.9 and 5.10): an ordinary read will tell.
@@ -93,8 +93,7 @@ class FileReader:
     async def warm(self, start: int, length: int) -> None:
         """Bring these bytes of the blob into memory, so that sending them does not wait for disk.
 
-        Raises ``BlobDamaged`` if the blob ends before they do, ``BlobUnavailable`` if they cannot
-        be read. A file that is cut off afterwards shows itself in a send that moves no bytes.
+        Raises as ``read`` does. A file that is cut off afterwards shows itself in a send that moves no bytes.
         """
         if length <= _LOOK_BYTES and self._linux.is_resident(self._file, start, length):
             # The page that holds the end of the file is resident even where the bytes are not.
@@ -129,7 +128,7 @@ class FileReader:
         try:
             await asyncio.wrap_future(self._work)
         except OSError as error:
-            raise unavailable(error) from error
+            raise unreadable(error) from error
 
     def close(self) -> None:
         """Let go of it; repeats are harmless."""

@@ -24,7 +24,7 @@ from storage.file_notes import read_note, write_note
 from storage.file_reader import FileReader
 from storage.file_spool import FileSpool, remove_stale_spools
 from storage.group import GroupCommit
-from storage.linux import FOLDER, READ_ONLY, Linux, unavailable
+from storage.linux import FOLDER, READ_ONLY, Linux, unavailable, unreadable
 from storage.open_file import OpenFile
 from storage.recent import Recent
 
@@ -217,7 +217,7 @@ class FilesystemBlobs:
                 return await self._open(location)
             if error.errno == errno.ELOOP:
                 raise BlobDamaged(location, "it is a symbolic link") from error
-            raise unavailable(error) from error
+            raise unreadable(error) from error
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
             os.close(file)

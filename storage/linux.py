@@ -7,7 +7,7 @@ import errno
 import mmap
 import os
 
-from storage.base import BlobNoSpace, BlobUnavailable
+from storage.base import BlobNoSpace, BlobUnavailable, BlobUnreadable
 
 # The numbers are the same on every architecture that these calls came to.
 _OPENAT2 = 437
@@ -19,6 +19,7 @@ _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2
 _KEEP_SIZE = 1  # linux/falloc.h
 _M_MMAP_THRESHOLD = -3
+_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # a bad sector, a bad inode, a bad checksum
 
 # A named pipe left in a blob's place must not make open wait for a writer.
 READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -119,6 +120,15 @@ def unavailable(error: OSError) -> BlobUnavailable:
     """Return what to raise to a caller of the backend, with ``error`` as its cause."""
     kind = BlobNoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else BlobUnavailable
     translated = kind(str(error))
+    translated.__cause__ = error
+    return translated
+
+
+def unreadable(error: OSError) -> BlobUnavailable:
+    """Return what to raise for ``error`` when a blob was to be read, with it as its cause."""
+    if error.errno not in _BROKEN:
+        return unavailable(error)
+    translated = BlobUnreadable(str(error))
     translated.__cause__ = error
     return translated
 

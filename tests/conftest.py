@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ ROOT = Path(__file__).parent.parent
 
 settings.register_profile("shared machine", deadline=None)  # other load must not fail an example
 settings.load_profile("shared machine")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or Ctrl-C would reach none of the programs tested
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

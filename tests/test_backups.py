@@ -251,8 +251,22 @@ async def test_what_rots_after_a_backup_is_in_it(data: Path, dest: Path, tmp_pat
     assert_whole(tmp_path / "new" / "catalog")
 
 
-async def test_nothing_is_removed_while_something_fails(data: Path, dest: Path) -> None:
-    """A run that could not read everything leaves in the backup what may be wanted yet."""
+async def test_a_backup_does_not_grow_while_a_file_is_damaged(data: Path, dest: Path) -> None:
+    """What cannot be copied is in no backup; what is of no more use goes for all that."""
+    blob_of(data, 3).write_bytes(b"rotten")
+    told: list[Address] = []
+    await make(data, dest, told)
+    held = len(blobs_in(dest))
+    async with open_store(Settings(data=data)) as store:
+        await store.delete(Address.of(photo(2)))
+    copies = await make(data, dest, told)
+    assert told == [Address.of(photo(3))] * 2
+    assert (copies.failed, copies.removed) == (1, 2)  # the deleted file, and the snapshot from before
+    assert len(blobs_in(dest)) == held - 1
+
+
+async def test_nothing_is_removed_while_an_entry_cannot_be_read(data: Path, dest: Path) -> None:
+    """While the catalog has lost something, all that a backup has stays: it may be wanted yet."""
     await make(data, dest)
     with raw(data / "catalog", write=True) as behind:
         key, value = behind.rows(RECORDS)[4]
@@ -445,6 +459,19 @@ async def test_nothing_else_is_overwritten(data: Path, dest: Path, tmp_path: Pat
         await unmake(tmp_path / "mine", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+async def test_a_store_is_restored_where_it_can_stand(
+    data: Path, dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that no server could use is refused before anything is copied."""
+    await make(data, dest)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 35 0:1 / {tmp_path} rw - nfs4 server:/export rw\n")
+    monkeypatch.setattr("stat7store.footing.MOUNTS", mounts)
+    with pytest.raises(Unavailable, match="network filesystem"):
+        await unmake(dest, tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
 
 
 async def test_one_backup_at_a_time(data: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

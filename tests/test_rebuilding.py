@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
 
 from stat7store.address import Address
-from stat7store.catalog.tables import RECORDS
+from stat7store.catalog.tables import GARBAGE, GARBAGE_PLACES, RECORDS
 from stat7store.cli import main
 from stat7store.errors import NotFound, Unavailable
 from stat7store.opening import check_catalog, hold_catalog, open_store, own, prepare
@@ -134,6 +136,25 @@ def test_a_lost_catalog_is_not_taken_for_an_empty_store(
     asyncio.run(check_catalog(Settings(data=moved)))
 
 
+def test_every_old_catalog_is_kept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a rebuild after the last, and wherever one is cut short at the end."""
+    assert rebuild(data) == 0
+    first = (data / "catalog.old" / "data.mdb").stat().st_ino
+
+    def fail(*_: str) -> NoReturn:
+        raise OSError(errno.EIO, "cut short")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("stat7store.rebuilding.exchange", fail)
+        assert rebuild(data) == 1
+    second = (data / "catalog" / "data.mdb").stat().st_ino
+    assert len(entries(data)) == FILES
+    assert rebuild(data) == 0
+    assert (data / "catalog.old" / "data.mdb").stat().st_ino == first
+    assert second in {path.stat().st_ino for path in data.glob("catalog.old.*/data.mdb")}
+    assert len(entries(data)) == FILES
+
+
 def test_bad_blobs_are_left_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Blobs that do not hash to their name are told, not listed, and not deleted."""
     bad = blob_of(data, 3)
@@ -157,6 +178,39 @@ def test_deleted_files_stay_deleted(data: Path) -> None:
     assert blob_of(data, 2).exists()
     assert rebuild(data) == 0
     assert Address.of(photo(2)) not in entries(data)
+
+
+def test_a_damaged_garbage_queue_stops_nothing(data: Path) -> None:
+    """A row that cannot be read keeps neither a sweep from the others, nor a rebuild from what it salvages."""
+
+    async def delete() -> None:
+        async with open_store(Settings(data=data)) as store:
+            for number in (1, 2, 3):
+                await store.delete(Address.of(photo(number)))
+
+    blobs = [blob_of(data, number) for number in (1, 2, 3)]
+    asyncio.run(delete())
+    for table, row in ((GARBAGE, 0), (GARBAGE_PLACES, 1)):
+        with raw(data / "catalog", write=True) as behind:
+            key, value = behind.rows(table)[row]
+            cursor = behind.table(table)
+            if table == GARBAGE:
+                cursor.put(key, value[:-1] + bytes((value[-1] ^ 1,)))
+            else:
+                assert cursor.set_key(key)
+                cursor.delete()
+                cursor.put(key[:-1] + bytes((key[-1] ^ 1,)), value)
+    assert rebuild(data) == 0
+    assert len(entries(data)) == FILES - 2  # the place that was altered is taken for no garbage
+    shutil.rmtree(data / "catalog")
+    (data / "catalog.old").rename(data / "catalog")
+
+    async def sweep() -> int:
+        async with open_store(Settings(data=data)) as store:
+            return await store.sweep_garbage()
+
+    assert asyncio.run(sweep()) == 2
+    assert [path.exists() for path in blobs] == [True, False, False]
 
 
 def test_a_damaged_record_costs_its_name_only(data: Path) -> None:

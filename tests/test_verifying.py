@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,10 +26,13 @@ from stat7store.settings import Settings
 from stat7store.store import Store
 from stat7store.timing import StageClock
 from stat7store.verifying import Finding, Tally
+from storage.base import BlobUnreadable
 from storage.cache import CachedBlobs
+from storage.file_reader import FileReader
 from storage.filesystem import FilesystemBlobs
 from tests.catalog.whole import raw
 from tests.media import distinct_jpeg, sample
+from tests.storage.tracing import strace
 
 FILES = 12
 Harm = Callable[[Path], None]
@@ -181,6 +185,51 @@ async def test_missing_bytes_are_found(data: Path) -> None:
     assert (again.missing, again.bad, again.known) == (1, 1, 2)
 
 
+async def test_what_is_whole_again_is_served_again(data: Path) -> None:
+    """A file that was marked, and whose bytes are right after all, or once more, loses its mark."""
+    victim = blobs_of(data)[5]
+    good = victim.read_bytes()
+    flip(victim)
+    await scrub(data)
+    victim.write_bytes(good)
+    tally, found = await scrub(data)
+    assert [(finding.kind, finding.name) for finding in found] == [("sound", str(Address.of(good)))]
+    assert (tally.sound, tally.damaged) == (1, 0)
+    async with open_store(Settings(data=data)) as store:
+        assert await is_served(store, Address.of(good))
+        assert (await store.counters()).damaged == 0
+    assert not (await scrub(data))[1]
+
+
+def test_what_the_disk_cannot_read_is_bad(data: Path, tmp_path: Path) -> None:
+    """A file with a bad sector is marked, so that it can be healed; the others are read for all that."""
+    victim = blobs_of(data)[5]
+    failing = ["-P", victim, "-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO"]
+    command = [sys.executable, "-m", "stat7store", "verify", f"--data={data}", "--json"]
+    run = subprocess.run(
+        [*strace(tmp_path / "trace", *map(str, failing)), *command], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1, run.stderr
+    assert f"bad {address_of(victim)}: the disk cannot read it" in run.stderr
+    tally = json.loads(run.stdout)
+    assert (tally["bad"], tally["unreadable"], tally["files"]) == (1, 0, FILES)
+
+
+async def test_a_disk_that_fails_as_a_whole_marks_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even a new file can be made, that one cannot be read says nothing of it."""
+
+    async def fail(*_: object) -> NoReturn:
+        raise BlobUnreadable("Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileReader, "read", fail)
+        broken.setattr(FilesystemBlobs, "check", fail)
+        tally, found = await scrub(data)
+    assert {finding.kind for finding in found} == {"unreadable"}
+    assert (tally.unreadable, tally.damaged) == (FILES, 0)
+    assert not (await scrub(data))[1]
+
+
 async def test_an_upload_heals(data: Path) -> None:
     """The next upload of the same bytes makes a damaged file whole again."""
     victim = blobs_of(data)[5]
@@ -311,6 +360,16 @@ def test_the_command(data: Path, second: Path, capsys: pytest.CaptureFixture[str
     assert "hash to" in shown.err
     assert main([*verify, "--json", f"--repair-from={second}"]) == 0
     assert json.loads(capsys.readouterr().out)["repaired"] == 2
+    assert main(verify) == 0
+
+
+def test_a_repair_is_of_all_that_is_marked(data: Path, second: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of what another scrub has found, such as the first half of one that goes on."""
+    flip(blobs_of(data)[0])
+    verify = ["verify", f"--data={data}"]
+    assert main(verify) == 1
+    assert main([*verify, "--sample=0", f"--repair-from={second}"]) == 0
+    assert "1 repaired" in capsys.readouterr().out
     assert main(verify) == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
 import msgspec
@@ -11,9 +10,17 @@ from stat7store.address import Address, Hasher
 from stat7store.errors import Damaged, NotFound
 from stat7store.pacing import Pace, to_the_end
 from stat7store.translate import blob_errors
-from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnavailable, Location, Reader, Spool
+from storage.base import (
+    BlobDamaged,
+    BlobMissing,
+    BlobStore,
+    BlobUnavailable,
+    BlobUnreadable,
+    Location,
+    Reader,
+    Spool,
+)
 
-_BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # the disk itself says that it lost the bytes
 BLOCK_BYTES = 1 << 20
 PAGE = 512  # entries at a time
 
@@ -107,8 +114,7 @@ async def _next(reader: Reader) -> bytes:
 
 
 def _unreadable(error: BlobDamaged | BlobUnavailable) -> Damaged:
-    cause = error.__cause__
-    broken = isinstance(error, BlobDamaged) or (isinstance(cause, OSError) and cause.errno in _BROKEN)
+    broken = isinstance(error, BlobDamaged | BlobUnreadable)
     return (Damaged if broken else Unreadable)(f"the stored bytes cannot be read: {error}")
 
 

@@ -45,9 +45,9 @@ async def back_up(
     """Bring the backup at ``where`` up to date with the store in ``settings.data``, and return its note.
 
     ``tell`` is called for each file that cannot be read as it was stored: unless the backup has it
-    from before, it is not in it, and then nothing is removed either. Any number of processes may use
-    the store. Killed or cancelled at any point, the backup is what it was, and the next run goes on.
-    Raises ``Unavailable`` or ``NoSpace``.
+    from before, it is not in it. Nothing is removed if entries of the catalog cannot be read.
+    Any number of processes may use the store. Killed or cancelled at any point, the backup is what it
+    was, and the next run goes on. Raises ``Unavailable`` or ``NoSpace``.
     """
     begun = time.monotonic()
     store = read_facts(settings.data).store
@@ -87,6 +87,7 @@ class _Backup:
         self._copier = Copier(depot.blobs, copies, pace)
         self._lost: list[Address] = []
         self._unreadable = False
+        self._purged = False
 
     async def run(self, file: Path) -> None:
         at = unix_ms()
@@ -97,7 +98,7 @@ class _Backup:
         location = await self._keep(file)
         store = self._depot.note.store
         await self._depot.change(Note(store, str(location), totals.files, totals.bytes, at))  # from here on it counts
-        if not self._copies.failed:  # what cannot be read now may be there from before, and be wanted again
+        if not self._purged:  # what the catalog lost may be there from before, and be wanted again
             await self._remove_unnamed(location)
 
     async def _count(self) -> None:
@@ -171,6 +172,7 @@ class _Backup:
             self._snapshot.settle({}, self._lost)
 
     def _purge(self) -> None:
+        self._purged = True
         for address in self._snapshot.purge():
             self._copies.failed += 1
             self._tell(address, Damaged("its entry in the catalog cannot be read; stat7store rebuild makes it anew"))

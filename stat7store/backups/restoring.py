@@ -63,7 +63,7 @@ async def _restore(
     data = settings.data
     work = data / RESTORING
     async with opened_for_reading(where, settings, spools) as depot:
-        facts = begin_restore(data, to)
+        facts = begin_restore(data, to, network_filesystem=settings.network_filesystem)
         with _held(work):
             await _fetch_snapshot(depot, work / CATALOG)
             async with opened_blobs(data / BLOBS if to.url == FILESYSTEM else to, settings, data / SPOOLS) as target:

@@ -192,6 +192,9 @@ class Catalog(Protocol):
     async def mark_damaged(self, address: Address, place: Place) -> None:
         """Mark the entry as damaged if it still points there; otherwise do nothing."""
 
+    async def mark_sound(self, address: Address, place: Place) -> bool:
+        """Take the mark of damage from the entry if it points there and has one; say whether it had."""
+
     async def present(self, addresses: Sequence[Address]) -> set[Address]:
         """Return those that are in the catalog."""
 
@@ -216,8 +219,11 @@ class Catalog(Protocol):
     async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
         """Return up to ``limit`` places whose blobs are to be deleted, oldest first.
 
-        Those on the backends ``leaving`` are left out.
+        Those on the backends ``leaving`` are left out, and what cannot be read of the queue is passed over.
         """
+
+    async def garbage_among(self, places: Collection[Place]) -> set[Place]:
+        """Return those of the places whose blobs are to be deleted."""
 
     async def forget_garbage(self, places: Sequence[Place]) -> None:
         """Take places out of the garbage queue, their blobs being deleted for good."""
@@ -229,7 +235,10 @@ class Catalog(Protocol):
         """
 
     async def intents(self, before: int) -> list[Intent]:
-        """Return the intents of before a moment (milliseconds since 1970), oldest first."""
+        """Return the intents of before a moment (milliseconds since 1970), oldest first.
+
+        What cannot be read of them is passed over.
+        """
 
     async def withdraw_intent(self, place: Place) -> bool:
         """Drop an intent and make its place garbage, in one transaction; say whether there was one.

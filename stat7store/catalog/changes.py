@@ -133,25 +133,30 @@ class Changes(Tables):
         self._delete(entry)
         self._make_garbage(entry.locator.place)
 
-    def mark_damaged(self, address: Address, place: Place) -> None:
-        """See ``Catalog.mark_damaged``."""
+    def mark(self, address: Address, place: Place, *, damaged: bool) -> bool:
+        """See ``Catalog.mark_damaged`` and ``Catalog.mark_sound``; say whether that was news."""
         try:
             locator = self.locator(address)
         except NotFound:
-            return
-        if locator.place == place and not locator.damaged:
-            self.state.damaged += 1
-            self._put_locator(address, msgspec.structs.replace(locator, damaged=True))
+            return False
+        if locator.place != place or locator.damaged == damaged:
+            return False
+        self.state.damaged += damaged - locator.damaged
+        self._put_locator(address, msgspec.structs.replace(locator, damaged=damaged))
+        return True
 
     def forget_garbage(self, places: Sequence[Place]) -> None:
         """See ``Catalog.forget_garbage``."""
         sequences, queue = self.cursor(GARBAGE_PLACES), self.cursor(GARBAGE)
-        for key in [codec.encode_place(place) for place in places]:
+        for place, key in [(place, codec.encode_place(place)) for place in places]:
             sequence = sequences.get(key)
+            if sequence is not None:
+                sequences.delete()
+            else:  # as it may be where a bit was flipped: a row that stayed would be swept for ever
+                sequence = next((sequence for sequence, queued in self.queue() if queued == place), None)
             if sequence is not None:
                 self.count += 1
                 self.state.garbage -= 1
-                sequences.delete()
                 if queue.set_key(sequence):
                     queue.delete()
 

@@ -193,7 +193,11 @@ class LmdbCatalog:
 
     async def mark_damaged(self, address: Address, place: Place) -> None:
         """See ``Catalog``."""
-        await self._change(lambda changes: changes.mark_damaged(address, place))
+        await self._change(lambda changes: changes.mark(address, place, damaged=True))
+
+    async def mark_sound(self, address: Address, place: Place) -> bool:
+        """See ``Catalog``."""
+        return await self._change(lambda changes: changes.mark(address, place, damaged=False))
 
     async def forget_garbage(self, places: Sequence[Place]) -> None:
         """See ``Catalog``."""
@@ -227,6 +231,7 @@ class LmdbCatalog:
                     # compacting would crash the process at the first page of duplicates of one size
                     self._environment.copy(str(folder), compact=False)
             except lmdb.MapResizedError:
+                (folder / "data.mdb").unlink(missing_ok=True)  # it was begun
                 self._follow()
                 continue
             except lmdb.Error as error:
@@ -298,6 +303,10 @@ class LmdbCatalog:
     async def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
         """See ``Catalog``."""
         return await self._read(lambda tables: tables.garbage(limit, leaving))
+
+    async def garbage_among(self, places: Collection[Place]) -> set[Place]:
+        """See ``Catalog``."""
+        return await self._read(lambda tables: tables.garbage_among(places))
 
     async def intents(self, before: int) -> list[Intent]:
         """See ``Catalog``; in a thread of its own."""

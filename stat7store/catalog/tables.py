@@ -6,6 +6,7 @@ Nothing here knows LMDB itself: a transaction is a function that opens a cursor 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -213,17 +214,28 @@ class Tables:
             return Surveyed(address, None, str(error))
 
     def intents(self, before: int) -> list[Intent]:
-        """Return the intents of before a moment, oldest first. Raises ``Damaged``."""
-        found = [codec.decode_intent(key, value) for key, value in self.rows(INTENTS)]
+        """See ``Catalog.intents``."""
+        found = []
+        for key, value in self.rows(INTENTS):
+            with suppress(Damaged):
+                found.append(codec.decode_intent(key, value))
         return sorted((intent for intent in found if intent.since < before), key=lambda intent: intent.since)
 
     def garbage(self, limit: int, leaving: Collection[int] = ()) -> list[Place]:
-        """See ``Catalog.garbage``. Raises ``Damaged``."""
-        queue = (
-            codec.decode_place(codec.unseal(sequence, value, "the garbage queue"))
-            for sequence, value in self.rows(GARBAGE)
-        )
-        return list(islice((place for place in queue if place.backend not in leaving), limit))
+        """See ``Catalog.garbage``."""
+        queue = (place for _, place in self.queue() if place.backend not in leaving)
+        return list(islice(queue, limit))
+
+    def garbage_among(self, places: Collection[Place]) -> set[Place]:
+        """See ``Catalog.garbage_among``."""
+        cursor = self.cursor(GARBAGE_PLACES)
+        return {place for place in places if cursor.set_key(codec.encode_place(place))}
+
+    def queue(self) -> Iterator[tuple[bytes, Place]]:
+        """Yield the rows of the garbage queue that can be read, oldest first."""
+        for sequence, value in self.rows(GARBAGE):
+            with suppress(Damaged):  # its blob stays, and a scrub tells of it
+                yield sequence, codec.decode_place(codec.unseal(sequence, value, "the garbage queue"))
 
 
 def not_found(address: bytes) -> NotFound:

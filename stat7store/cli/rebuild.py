@@ -48,7 +48,8 @@ def rebuild(
     """Read all stored bytes and make a new catalog of them, for when the old one is lost or damaged.
 
     Names, tags and coordinates are taken from the old catalog as far as it can be read; beyond that only what the
-    bytes tell is known again, and a file deleted moments ago may be back. The old catalog is kept as catalog.old.
+    bytes tell is known again, and a file deleted moments ago may be back. The old catalog is kept as catalog.old
+    (or catalog.old.2 and so on).
 
     Exit codes: 0 done, 1 not done or some blobs are bad (they are left alone), 2 wrong usage, 130 interrupted: nothing
     was changed.

@@ -65,6 +65,7 @@ def verify(
     """Read every stored file again, past the memory that stands before the disk, and compare it with its address.
 
     What is damaged or missing is marked: it is not served any more, and the next upload of the same file heals it.
+    --repair-from heals all that is marked. What was marked and is whole again is served again.
 
     Exit codes: 0 all is well, 1 something is damaged, missing or could not be read, 2 wrong usage, 130 interrupted;
     --resume goes on then.
@@ -90,8 +91,8 @@ class _Verifying:
         self._as_json = as_json
         self._state = settings.data / STATE_FILE
         self._saved_at = 0.0
-        self._damaged: list[str] = []
         self._repaired = 0
+        self._left: int | None = None
 
     async def run(self, *, resume: bool) -> int:
         """Run it; return the exit code."""
@@ -103,17 +104,20 @@ class _Verifying:
         tally = self._load() if resume else Tally()
         stopped = False
         async with open_store(self._settings) as store:
-            expected = (await store.counters()).bytes * self._sample
-            scrub = asyncio.ensure_future(self._scrub(store, tally))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, scrub.cancel)
-            with _following(tally, expected, hidden=self._as_json):
-                try:
-                    await scrub
-                except asyncio.CancelledError:
-                    stopped = True
-            if self._donor is not None and not stopped:
-                await self._repair(store, self._donor)
+            work = asyncio.ensure_future(self._work(store, tally))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, work.cancel)
+            try:
+                await work
+            except asyncio.CancelledError:
+                stopped = True
         return self._finish(tally, stopped=stopped)
+
+    async def _work(self, store: Store, tally: Tally) -> None:
+        with _following(tally, (await store.counters()).bytes * self._sample, hidden=self._as_json):
+            await self._scrub(store, tally)
+        if self._donor is not None:
+            await self._repair(store, self._donor)
+            self._left = tally.records + (await store.counters()).damaged
 
     async def _scrub(self, store: Store, tally: Tally) -> None:
         verifier = store.verifier(tally, self._tell, bytes_per_s=self._bytes_per_s, jobs=self._jobs)
@@ -123,23 +127,20 @@ class _Verifying:
             self._save(tally)
 
     def _tell(self, finding: Finding) -> None:
-        if finding.kind in ("bad", "missing"):
-            self._damaged.append(finding.name)
         report(Stat7Error(finding.reason), subject=f"{finding.kind} {finding.name}")
 
     async def _repair(self, store: Store, donor: Path) -> None:
-        from stat7store.address import Address  # noqa: PLC0415
         from stat7store.folder import read_facts  # noqa: PLC0415
         from stat7store.opening import open_store  # noqa: PLC0415
         from stat7store.repairing import repair  # noqa: PLC0415
 
         read_facts(donor)  # is it a store at all?
         async with open_store(self._settings.model_copy(update={"data": donor})) as second:
-            for name in self._damaged:
+            async for address in store.marked():  # also what was found before, by whomever
                 try:
-                    await repair(store, second, Address.parse(name))
+                    await repair(store, second, address)
                 except Stat7Error as error:
-                    report(error, subject=f"not repaired {name}")
+                    report(error, subject=f"not repaired {address}")
                 else:
                     self._repaired += 1
 
@@ -167,7 +168,8 @@ class _Verifying:
             print(_sentence(tally, self._repaired, stopped=stopped))
         if stopped:
             return INTERRUPTED
-        return 1 if tally.damaged - self._repaired or tally.unreadable else 0
+        left = tally.damaged if self._left is None else self._left
+        return 1 if left or tally.unreadable else 0
 
 
 @contextmanager
@@ -225,6 +227,8 @@ def _sentence(tally: Tally, repaired: int, *, stopped: bool) -> str:
     parts = [f"{show.size(tally.bytes)} read in {tally.seconds:.1f} s ({show.size(int(rate))}/s): {_counts(tally)}"]
     if tally.skipped:
         parts.append(f"{tally.skipped:,} files left out of the sample")
+    if tally.sound:
+        parts.append(f"{tally.sound:,} that were damaged found whole again")
     if repaired:
         parts.append(f"{repaired:,} repaired")
     if stopped:

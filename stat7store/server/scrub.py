@@ -34,7 +34,9 @@ def scrubbing(
             log.warning("how far the last scrub came is not known: all is read again", reason=str(error))
             tally = None
         if tally is not None and tally.finished_at is not None:
-            if time.time() - tally.finished_at / 1000 < every_s:
+            if (
+                0 <= time.time() - tally.finished_at / 1000 < every_s
+            ):  # below 0: the clock was ahead, by who knows how much
                 return
             tally = None
         log.info("a scrub begins" if tally is None else "a scrub goes on")
@@ -42,7 +44,10 @@ def scrubbing(
         counted = _counted(tally)
 
         def tell(finding: Finding) -> None:
-            log.error("a scrub found damage", kind=finding.kind, name=finding.name, reason=finding.reason)
+            if finding.kind == "sound":
+                log.info("a scrub found a damaged file whole again", name=finding.name)
+            else:
+                log.error("a scrub found damage", kind=finding.kind, name=finding.name, reason=finding.reason)
 
         def save() -> None:
             nonlocal counted

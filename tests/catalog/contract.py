@@ -187,6 +187,18 @@ class CatalogContract:
         await catalog.mark_damaged(address_of(1), new_place(address_of(1)))
         assert not (await catalog.lookup(address_of(1))).damaged
 
+    async def test_a_mark_is_taken_back_where_the_entry_is(self, catalog: Catalog) -> None:
+        """Only at the place that was looked at, and only once."""
+        place = (await catalog.add(new_file(1))).entry.locator.place
+        assert not await catalog.mark_sound(address_of(1), place)
+        await catalog.mark_damaged(address_of(1), place)
+        assert not await catalog.mark_sound(address_of(1), new_place(address_of(1)))
+        assert (await catalog.counters()).damaged == 1
+        assert await catalog.mark_sound(address_of(1), place)
+        assert not (await catalog.lookup(address_of(1))).damaged
+        assert (await catalog.counters()).damaged == 0
+        assert not await catalog.mark_sound(address_of(2), place)
+
     async def test_of_many_at_once_one_creates(self, catalog: Catalog) -> None:
         """Of concurrent uploads of the same bytes one is created, and all others become garbage."""
         added = await asyncio.gather(*(catalog.add(file) for file in _again(1, 40)))
@@ -338,6 +350,7 @@ class CatalogContract:
             await catalog.remove(address_of(number))
         places = [files[number].place for number in order]
         assert await catalog.garbage(2) == places[:2]
+        assert await catalog.garbage_among([places[2], new_place(address_of(1)), places[0]]) == {places[0], places[2]}
         await catalog.forget_garbage([places[1], places[1], new_place(address_of(1))])
         await catalog.forget_garbage([places[1]])
         assert await catalog.garbage(10) == [places[0], *places[2:]]

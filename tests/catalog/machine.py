@@ -184,7 +184,20 @@ class CatalogMachine(RuleBasedStateMachine):
         """Mark where an entry is, or was."""
         address = address_of(number)
         place = self._place(number, which)
-        self._same(lambda: self.catalog.mark_damaged(address, place), lambda: self.model.mark_damaged(address, place))
+
+        def marked() -> None:
+            self.model.mark(address, place, damaged=True)
+
+        self._same(lambda: self.catalog.mark_damaged(address, place), marked)
+
+    @rule(number=NUMBERS, which=st.integers(0, 3))
+    def mark_sound(self, number: int, which: int) -> None:
+        """Take the mark back where an entry is, or was."""
+        address = address_of(number)
+        place = self._place(number, which)
+        self._same(
+            lambda: self.catalog.mark_sound(address, place), lambda: self.model.mark(address, place, damaged=False)
+        )
 
     @rule(which=st.integers(0, 5))
     def discard(self, which: int) -> None:

@@ -90,12 +90,14 @@ class Model:
         self._make_garbage(old)
         return True
 
-    def mark_damaged(self, address: Address, place: Place) -> None:
+    def mark(self, address: Address, place: Place, *, damaged: bool) -> bool:
         entry = self.entries.get(address)
-        if entry is not None and entry.locator.place == place:
-            was = entry.locator
-            locator = Locator(was.number, was.size, was.media_type, was.location, was.backend, damaged=True)
-            self.entries[address] = Entry(locator, entry.record)
+        if entry is None or entry.locator.place != place or entry.locator.damaged == damaged:
+            return False
+        was = entry.locator
+        locator = Locator(was.number, was.size, was.media_type, was.location, was.backend, damaged=damaged)
+        self.entries[address] = Entry(locator, entry.record)
+        return True
 
     def discard(self, place: Place) -> bool:
         if place in self.intents or any(entry.locator.place == place for entry in self.entries.values()):
