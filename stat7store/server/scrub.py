@@ -34,9 +34,8 @@ def scrubbing(
             log.warning("how far the last scrub came is not known: all is read again", reason=str(error))
             tally = None
         if tally is not None and tally.finished_at is not None:
-            if (
-                0 <= time.time() - tally.finished_at / 1000 < every_s
-            ):  # below 0: the clock was ahead, by who knows how much
+            ago_s = time.time() - tally.finished_at / 1000
+            if 0 <= ago_s < every_s:  # below 0 the clock was ahead, by who knows how much
                 return
             tally = None
         log.info("a scrub begins" if tally is None else "a scrub goes on")
