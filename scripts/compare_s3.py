@@ -11,7 +11,7 @@ put there is below a new prefix, and removed.
 examples:
   scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480
   scripts/compare_s3.py s3://bucket/prefix --endpoint http://127.0.0.1:7480 --mebibytes 1024 --rounds 3
-  scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480 --cached
+  scripts/compare_s3.py s3://bucket --endpoint http://127.0.0.1:7480 --cached --results docs/results.md
 
 exit codes: 0 done; 1 it could not be done; 2 bad usage
 """
@@ -24,12 +24,14 @@ import json
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -41,7 +43,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from scripts.peers.client import wrk
 from scripts.peers.work import Ask
 from stat7store.errors import Unavailable
-from stat7store.latency.results import table
+from stat7store.latency.results import provenance, put_section, table
+from stat7store.latency.run import machine
 from stat7store.media.copies import padded_mp4
 from storage.s3_options import S3Options
 
@@ -51,6 +54,10 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _SMALL, _FILES = 64 * 1024, 200
 _CONNECTIONS, _SECONDS = 16, 2
+_CONDITIONS = (
+    "Client, server and S3 server are on this one machine: what one computes, the others wait for. An upload is hashed "
+    "for its address before it goes to S3, a download is compared with its address; boto3 does neither."
+)
 _HEAD = bytes.fromhex("0000001c667479706d703432000000006d70343269736f6d61766331")  # an MP4's first box
 
 
@@ -189,25 +196,24 @@ def compare(arguments: argparse.Namespace) -> str:
     """Do all rounds; return what is to be printed."""
     url = f"{arguments.url.rstrip('/')}/compare-{secrets.token_hex(8)}"
     options = S3Options.parse(url)
-    flags = [f"--blobs={url}"]
+    flags = [f"--s3-region={arguments.region}"] if arguments.region else []
     if arguments.endpoint:
         flags += [f"--s3-endpoint={arguments.endpoint}", "--s3-path-style"]
     client: S3Client = boto3.session.Session(region_name=arguments.region).client(
         "s3", endpoint_url=arguments.endpoint or None
     )
-    flags += [f"--s3-region={arguments.region}"] if arguments.region else []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         movie = Path(name) / "movie.mp4"
         with movie.open("wb") as file:
             for piece in padded_mp4(_HEAD, arguments.mebibytes << 20):
                 file.write(piece)
-        with serving(Path(name) / "data", flags) as server:
+        with serving(Path(name) / "data", [*flags, f"--blobs={url}/movies"]) as server:
             before = server.peak_bytes()
             rounds = [one_round(client, options, server, movie) for _ in range(arguments.rounds)]
             memory = server.peak_bytes() - before
         told = written(rounds, arguments.mebibytes << 20, memory)
         if arguments.cached:
-            told += cached_gets(Path(name), flags, arguments.rounds)
+            told += cached_gets(Path(name), [*flags, f"--blobs={url}/images"], arguments.rounds)
     for entry in client.list_objects_v2(Bucket=options.bucket, Prefix=options.folder).get("Contents", ()):
         client.delete_object(Bucket=options.bucket, Key=entry["Key"])
     client.close()
@@ -252,9 +258,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is done; medians are shown (3)")
     parser.add_argument("--cached", action="store_true", help="compare GETs of 64 KiB from the cache as well (wrk)")
     parser.add_argument("--folder", type=Path, help="where the movie and the server's folder are made")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the section of docs/results.md")
     arguments = parser.parse_args()
     try:
-        print(compare(arguments))
+        told = compare(arguments)
+        print(told)
+        if arguments.results is not None:
+            command = shlex.join(["scripts/compare_s3.py", *sys.argv[1:]])
+            where = provenance(command, machine(), datetime.now(UTC).isoformat(timespec="seconds"))
+            put_section(arguments.results, "s3", f"## S3\n\n{where}\n\n{told}\n\n{_CONDITIONS}")
     except (OSError, ValueError, BotoCoreError, ClientError, Unavailable) as error:
         print(f"compare_s3: {error}", file=sys.stderr)
         return 1

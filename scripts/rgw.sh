@@ -4,6 +4,7 @@
 #   scripts/rgw.sh up DIR [PORT]    start it and print its address; DIR is new or empty, PORT is a free one if not given
 #   scripts/rgw.sh down DIR         stop all of it and remove DIR; repeats are harmless
 #
+# It holds 3 GiB at most, or RGW_BYTES; what is deleted gives its room back some seconds later.
 # Debian packages: ceph-mon ceph-osd radosgw ceph-common curl. Any number of them run at once, each in a folder of its
 # own. Two users have keys, region us-east-1, buckets in the path:
 #   test, secret testtest       owns what it makes, and may set the policies of users (IAM)
@@ -68,7 +69,7 @@ log file = $dir/log/\$name.log
 pid file = $dir/\$name.pid
 admin socket =
 osd objectstore = memstore
-memstore device bytes = 3221225472
+memstore device bytes = ${RGW_BYTES:-3221225472}
 osd crush chooseleaf type = 0
 osd pool default size = 1
 osd pool default min size = 1
@@ -88,6 +89,9 @@ rgw frontends = beast endpoint=127.0.0.1:$gateway
 rgw enable usage log = false
 rgw run sync thread = false
 rgw override bucket index max shards = 1
+rgw gc obj min wait = 5
+rgw gc processor period = 5
+rgw gc processor max time = 5
 CONF
     export CEPH_CONF="$dir/ceph.conf" CEPH_ARGS="-c $dir/ceph.conf"
     local name

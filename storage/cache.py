@@ -17,6 +17,7 @@ from storage.base import (
     BulkBlobs,
     Claimable,
     Counted,
+    ImmediateFile,
     Location,
     Planned,
     Presigned,
@@ -45,7 +46,7 @@ _COPY_BYTES = 1 << 20
 
 
 class CachedBlobs:
-    """A ``BlobStore`` that keeps blobs of a slower one in a folder, and is ``Counted`` and ``Fronting``.
+    """A ``BlobStore`` that keeps blobs of a slower one in a folder; ``Counted``, ``Fronting`` and ``Immediate``.
 
     It is ``Planned``, ``Presigned``, ``Unfinished``, ``Claimable`` or ``BulkBlobs`` as well if the
     backend behind is. Its names must be the SHA-256 of the bytes; a blob that is not what its name
@@ -166,6 +167,10 @@ class CachedBlobs:
             return await self._blobs.open(location, span)
         return await self._follow(fill, location, span)
 
+    def open_now(self, location: Location) -> ImmediateFile | None:
+        """See ``Immediate``: blobs that are here, and were compared with their names."""
+        return None if self._closed else self._shelf.find_now(location)
+
     async def _find(self, location: Location, span: Span | None) -> FileReader | None:
         """Return a reader of a blob that is in the cache."""
         try:
@@ -252,6 +257,7 @@ class CachedBlobs:
         if self._closed:
             return
         self._closed = True
+        self._shelf.close()
         await asyncio.gather(*(fill.stop() for fill in list(self._fills.values())))
         await self._blobs.close()
         await self._threads.close()

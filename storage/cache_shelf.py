@@ -15,7 +15,9 @@ from storage.cache_counts import CacheCounts
 from storage.cache_folder import entry_path
 from storage.cache_room import Room
 from storage.cache_threads import CacheThreads
+from storage.kept_files import KeptFiles
 from storage.linux import READ_ONLY, Linux
+from storage.open_file import OpenFile
 
 _READ_BYTES = 1 << 20
 # So many files a process remembers as checked; more are checked again.
@@ -31,6 +33,34 @@ class Found(NamedTuple):
 
     file: int
     size: int
+
+
+class ShelvedFile(OpenFile):
+    """An open file of the cache; each time its bytes are given out is a hit."""
+
+    __slots__ = ("_counts", "path")
+
+    source = "cache"
+
+    def __init__(self, path: str, found: Found, linux: Linux, counts: CacheCounts) -> None:
+        """Take over what was found at a path within the cache."""
+        super().__init__(found.file, found.size, linux)
+        self.path = path
+        self._counts = counts
+
+    def fill(self, buffer: memoryview, start: int) -> bool:
+        """See ``ImmediateFile``."""
+        filled = super().fill(buffer, start)
+        if filled:
+            self._counts.hit(len(buffer))
+        return filled
+
+    def is_resident(self, start: int, length: int) -> bool:
+        """See ``ImmediateFile``."""
+        resident = super().is_resident(start, length)
+        if resident:
+            self._counts.hit(length)
+        return resident
 
 
 class Shelf:
@@ -49,6 +79,7 @@ class Shelf:
         self._counts = counts
         self._checked: dict[str, tuple[_Identity, int]] = {}
         self._checking: dict[str, asyncio.Event] = {}
+        self._kept = KeptFiles[ShelvedFile]()
 
     async def find(self, location: Location) -> Found | None:
         """Return the file of a blob; None if it is not there, or was not what it should be.
@@ -69,6 +100,28 @@ class Shelf:
             raise
         os.close(file)
         return None
+
+    def find_now(self, location: Location) -> ShelvedFile | None:
+        """Return the file of a blob if it was compared before, and if finding it takes no waiting."""
+        kept = self._kept.get(location)
+        try:
+            if kept is None:
+                path = entry_path(location)
+                file = self._linux.open_cached(self._root, path)
+                if file is None:
+                    return None
+                facts = os.fstat(file)
+                kept = ShelvedFile(path, Found(file, facts.st_size), self._linux, self._counts)
+                self._kept.keep(location, kept)
+            else:
+                facts = os.fstat(kept.fileno())
+        except OSError:  # the other way tells what is amiss
+            return None
+        if not facts.st_nlink or not self._knows(kept.path, facts):
+            self._kept.drop(location)
+            return None
+        self._mark(kept.path, kept.fileno(), facts)
+        return kept
 
     async def _open(self, path: str) -> int | None:
         try:
@@ -120,8 +173,8 @@ class Shelf:
 
     def _mark(self, path: str, file: int, facts: os.stat_result) -> None:
         now = time.time_ns()
-        _, marked = self._checked.get(path, (None, now))
-        if now - marked >= _MARK_EVERY_NS:
+        known = self._checked.get(path)
+        if known is not None and now - known[1] >= _MARK_EVERY_NS:
             self._checked[path] = (_identity(facts), now)
             with suppress(OSError):
                 os.utime(file, ns=(now, facts.st_mtime_ns))
@@ -129,12 +182,17 @@ class Shelf:
     async def remove(self, location: Location) -> None:
         """Remove a blob; a missing one is no error. May raise ``OSError``."""
         path = entry_path(location)
+        self._kept.drop(location)
         self._checked.pop(path, None)
         try:
             facts = os.stat(path, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
             return
         await self._threads.run(lambda: self._remove(path, facts))
+
+    def close(self) -> None:
+        """Let go of the files that are kept open; repeats are harmless."""
+        self._kept.close()
 
     def _remove(self, path: str, facts: os.stat_result) -> None:
         # Another process may have removed it first, and given back its bytes.

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import re
-import resource
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -24,18 +23,13 @@ from storage.file_notes import read_note, write_note
 from storage.file_reader import FileReader
 from storage.file_spool import FileSpool, remove_stale_spools
 from storage.group import GroupCommit
+from storage.kept_files import KeptFiles
 from storage.linux import FOLDER, READ_ONLY, Linux, unavailable, unreadable
 from storage.open_file import OpenFile
-from storage.recent import Recent
 
 Result = TypeVar("Result")
 
 _THREADS = 32
-# Small files stay open for a while, since opening one takes longer than reading it. A deleted one keeps its
-# room on disk for as long: at most 2 turns.
-_KEPT_FILES = 2048
-_KEPT_BYTES = 256 * 1024
-_TURN_EVERY_S = 20.0
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,8 +50,7 @@ class FilesystemBlobs:
         self._path = root.absolute()
         self._linux = Linux()
         self._closed = False
-        self._kept: Recent[Location, OpenFile] = Recent(min(_KEPT_FILES, _most_open_files() // 8))
-        self._turning: asyncio.TimerHandle | None = None
+        self._kept = KeptFiles[OpenFile]()
         try:
             self._root = os.open(self._path, FOLDER)
         except OSError as error:
@@ -161,7 +154,7 @@ class FilesystemBlobs:
         return FileReader(location, file, size, span, source=source, threads=self._threads, linux=self._linux)
 
     def open_now(self, location: Location) -> OpenFile | None:
-        """See ``Immediate``. Small files stay open for half a minute or so after their last use."""
+        """See ``Immediate``."""
         kept = self._kept.get(location)
         if kept is not None:
             return kept
@@ -175,15 +168,8 @@ class FilesystemBlobs:
         opened = OpenFile(file, facts.st_size, self._linux)
         if not stat.S_ISREG(facts.st_mode):
             return None
-        if facts.st_size <= _KEPT_BYTES:
-            self._kept.put(location, opened)
-            if self._turning is None:
-                self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn)
+        self._kept.keep(location, opened)
         return opened
-
-    def _turn(self) -> None:
-        self._kept.turn()
-        self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn) if self._kept else None
 
     async def stat(self, location: Location) -> int:
         """Return the size in bytes. Raises as ``open`` does."""
@@ -211,10 +197,8 @@ class FilesystemBlobs:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BlobMissing(location) from error
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept:
-                self._kept.turn()  # what is kept open is worth less than what is asked for
-                self._kept.turn()
-                return await self._open(location)
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept.give_up():
+                return await self._open(location)  # what was kept open is worth less than what is asked for
             if error.errno == errno.ELOOP:
                 raise BlobDamaged(location, "it is a symbolic link") from error
             raise unreadable(error) from error
@@ -308,9 +292,7 @@ class FilesystemBlobs:
         if self._closed:
             return
         self._closed = True
-        if self._turning is not None:
-            self._turning.cancel()
-        self._kept = Recent(0)
+        self._kept.close()
         await self._spools.close()
         await self._puts.close()
         await self._deletes.close()
@@ -345,11 +327,6 @@ def _hand_over(spool: Spool, name: str) -> tuple[Location, int]:
     if not isinstance(spool, FileSpool):
         raise ValueError("the spool is of another kind of store")
     return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
-
-
-def _most_open_files() -> int:
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if most != resource.RLIM_INFINITY else 1 << 20
 
 
 def _discard(made: Future[Result], discard: Callable[[Result], None]) -> None:

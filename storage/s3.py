@@ -25,6 +25,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
+from botocore.handlers import convert_body_to_file_like_object
 from botocore.parsers import ResponseParserError
 
 from storage.base import BlobUnavailable, Location, Reader, Span, Spool
@@ -302,6 +303,9 @@ def _connect(options: S3Options) -> S3Client:
     )
     session = boto3.session.Session(region_name=options.region)
     client: S3Client = session.client("s3", endpoint_url=options.endpoint_url, config=config)
+    for operation in ("PutObject", "UploadPart"):
+        # As a file, bytes would be sent 16 KiB at a time, and only once the server has said that it wants them.
+        client.meta.events.unregister(f"before-parameter-build.s3.{operation}", convert_body_to_file_like_object)
     return client
 
 

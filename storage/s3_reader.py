@@ -38,7 +38,7 @@ class Check:
 class _Window(NamedTuple):
     stream: S3Stream
     length: int
-    fetching: asyncio.Task[bytes]
+    fetching: asyncio.Task[list[bytes]]
 
 
 class S3Reader:
@@ -50,14 +50,15 @@ class S3Reader:
     __slots__ = (
         "_ahead",
         "_ahead_from",
-        "_block",
         "_check",
         "_end",
         "_location",
         "_memory",
         "_next",
+        "_pieces",
         "_requests",
         "_stream",
+        "_stream_read",
         "size",
     )
 
@@ -80,13 +81,16 @@ class S3Reader:
         self._requests = requests
         self._location = location
         self._stream = stream
-        self._block = memoryview(first)
+        self._stream_read = asyncio.Event()  # what comes after it is checked after it
+        self._pieces: deque[bytes | memoryview] = deque([first] if first else [])
         self._next = span.start + len(first)
         self._end = span.end
         self._check = check
         self._memory = memory
         self._ahead: deque[_Window] = deque()
         self._ahead_from = self._next + stream.left
+        if not stream.left:
+            self._stream_read.set()
 
     async def read(self, limit: int) -> bytes:
         """Return the next bytes of the span, 1 to ``limit`` of them; ``b""`` at its end only.
@@ -94,42 +98,45 @@ class S3Reader:
         Raises ``BlobDamaged`` if the blob is not what was put, ``BlobMissing`` if it was deleted since
         it was opened, or ``BlobUnavailable``.
         """
-        if not self._block:
+        if not self._pieces:
             if self._next >= self._end:
                 return b""
             self._look_ahead()
-            self._block = memoryview(await self._fetch())
-        block, self._block = self._block, self._block[limit:]
-        if not self._block and isinstance(block.obj, bytes) and len(block.obj) == len(block):
-            return block.obj  # all of it, without a copy
-        return bytes(block[:limit])
+            self._pieces.extend(await self._fetch())
+        piece = self._pieces.popleft()
+        if len(piece) > limit:
+            self._pieces.appendleft(memoryview(piece)[limit:])
+            piece = memoryview(piece)[:limit]
+        return bytes(piece)  # without a copy, if it is what came
 
-    async def _fetch(self) -> bytes:
+    async def _fetch(self) -> list[bytes]:
         if self._stream.left:
             stream = self._stream
-            data = await self._requests.run(lambda until: self._checked(stream.read(_BLOCK_BYTES, until)))
+            pieces = await self._requests.run(lambda until: self._read(stream, self._next, _BLOCK_BYTES, until))
         elif self._ahead:
-            data = await self._next_window()
+            window = self._ahead[0]
+            pieces = await window.fetching
+            self._ahead.popleft()
+            self._memory.release(window.length)
         else:
             self._stream = self._stream_from(self._next, min(self._end - self._next, FIRST_BYTES))
+            self._stream_read = asyncio.Event()
             self._ahead_from = self._next + self._stream.left
             return await self._fetch()
-        self._next += len(data)
-        return data
+        self._next += sum(map(len, pieces))
+        if not self._stream.left:
+            self._stream_read.set()
+        return pieces
 
-    async def _next_window(self) -> bytes:
-        window = self._ahead[0]
-        fetched = await window.fetching
-        self._ahead.popleft()
-        self._memory.release(window.length)
-        if self._check is None:
-            return fetched
-        return await self._requests.run(lambda until: self._checked(fetched))
+    def _read(self, stream: S3Stream, start: int, length: int, until: float) -> list[bytes]:
+        return self._checked(stream.read_pieces(length, until), start)
 
-    def _checked(self, data: bytes) -> bytes:
+    def _checked(self, pieces: list[bytes], start: int) -> list[bytes]:
         if self._check is not None:
-            self._check.take(data, last=self._next + len(data) >= self._end)
-        return data
+            for piece in pieces:
+                start += len(piece)
+                self._check.take(piece, last=start >= self._end)
+        return pieces
 
     def _look_ahead(self) -> None:
         """Begin to fetch what will be read later, as far as there is memory for it."""
@@ -138,12 +145,22 @@ class S3Reader:
             if not self._memory.try_hold(length):
                 return
             stream = self._stream_from(self._ahead_from, length)
-            fetching = asyncio.ensure_future(self._whole(stream, length))
+            before = self._ahead[-1].fetching if self._ahead else None
+            fetching = asyncio.ensure_future(self._window(stream, self._ahead_from, length, before, self._stream_read))
             self._ahead.append(_Window(stream, length, fetching))
             self._ahead_from += length
 
-    async def _whole(self, stream: S3Stream, length: int) -> bytes:
-        return await self._requests.run(lambda until: stream.read(length, until))
+    async def _window(
+        self, stream: S3Stream, start: int, length: int, before: asyncio.Task[list[bytes]] | None, read: asyncio.Event
+    ) -> list[bytes]:
+        """Fetch a window; check it after all that stands before it, and while that is being sent."""
+        pieces = await self._requests.run(lambda until: stream.read_pieces(length, until))
+        if self._check is not None:
+            await read.wait()
+            if before is not None:
+                await asyncio.wait([before])
+            await self._requests.run(lambda until: self._checked(pieces, start))
+        return pieces
 
     def _stream_from(self, start: int, length: int) -> S3Stream:
         return S3Stream(self._requests, self._location, Span(start, length), tag=self._stream.tag)
@@ -151,7 +168,7 @@ class S3Reader:
     def close(self) -> None:
         """Let go of it; repeats are harmless."""
         self._stream.close()
-        self._block = memoryview(b"")
+        self._pieces.clear()
         self._next = self._end
         while self._ahead:
             window = self._ahead.popleft()
@@ -161,6 +178,6 @@ class S3Reader:
             self._memory.release(window.length)
 
 
-def _forget(fetching: asyncio.Task[bytes]) -> None:
+def _forget(fetching: asyncio.Task[list[bytes]]) -> None:
     if not fetching.cancelled():
         fetching.exception()

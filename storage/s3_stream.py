@@ -12,7 +12,7 @@ from storage.s3_failure import S3Failure
 from storage.s3_requests import S3Requests
 
 # What a connection that breaks off loses of what it brought, and how often the deadline is looked at.
-_STEP_BYTES = 4 << 20
+_STEP_BYTES = 512 << 10
 
 
 class S3Stream:
@@ -40,7 +40,12 @@ class S3Stream:
         return self._end - self._next
 
     def read(self, length: int, until: float) -> bytes:
-        """Return the next bytes, all of them unless the span ends before.
+        """Return the next bytes, all of them unless the span ends before. See ``read_pieces``."""
+        pieces = self.read_pieces(length, until)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_pieces(self, length: int, until: float) -> list[bytes]:
+        """Return the next bytes as they came, all of them unless the span ends before.
 
         ``until``: monotonic seconds after which nothing is tried again. Raises ``BlobMissing``,
         ``BlobDamaged`` if the blob is not the one that was opened, or ``BlobUnavailable``.
@@ -58,7 +63,7 @@ class S3Stream:
         finally:
             if self._closed or not self.left:
                 self.close()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces
 
     def ask_size(self, until: float) -> int:
         """Return the size of the whole blob in bytes; nothing is read. Raises as ``read`` does."""

@@ -175,11 +175,20 @@ class Connection(RequestHandler):
         ``count`` is told how many of them the kernel took, however it ends; fewer than asked for if the
         file is shorter. Raises ``ConnectionError`` if the client went away.
         """
+        await self._send_all(b"", file, span, lambda sending: count(sending.sent))
+
+    async def send_bytes(self, data: bytes, count: Callable[[int], None]) -> None:
+        """Send these bytes without a copy, after all that was written so far. See ``send_window``."""
+        await self._send_all(data, None, Span(0, 0), lambda sending: count(len(data) - sending.left))
+
+    async def _send_all(
+        self, head: bytes, file: LocalFile | None, span: Span, count: Callable[[Sending], None]
+    ) -> None:
         await self._drain_helper()
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client went away")
         ended: asyncio.Future[OSError | None] = self._loop.create_future()
-        sending = self._send(b"", file, span, ended.set_result)
+        sending = self._send(head, file, span, ended.set_result)
         self._window = ended
         try:
             sending.go()
@@ -187,16 +196,16 @@ class Connection(RequestHandler):
         finally:
             sending.stop()
             self._sending = self._window = None
-            count(sending.sent)
+            count(sending)
         if error is not None:
             raise ConnectionResetError("the client went away") from error
 
     def _send(
-        self, head: bytes, file: ImmediateFile | LocalFile, span: Span, ended: Callable[[OSError | None], None]
+        self, head: bytes, file: ImmediateFile | LocalFile | None, span: Span, ended: Callable[[OSError | None], None]
     ) -> Sending:
         if self._outlet is None:  # a socket of our own on the connection: one that the event loop lets anyone wait for
             self._outlet = socket.socket(fileno=os.dup(self.socket_number))
-        self._sending = Sending(self._loop, self._outlet, head, file, span.start, span.length, ended)
+        self._sending = Sending(self._loop, self._outlet, head, file, span, ended)
         return self._sending
 
     def resume_writing(self) -> None:

@@ -213,9 +213,10 @@ class Retrieval:
             await self._begin(response)
             begun = now_ns()
             try:
-                await response.write(preamble + data if preamble else data)
-                self._sent += len(preamble) + len(data)
+                await response.write(preamble)  # even an empty one: the head goes out with it
+                self._sent += len(preamble)
                 preamble = b""
+                await cast("Connection", self._request.protocol).send_bytes(data, self._count)
             finally:
                 self._clock.network += now_ns() - begun
 

@@ -1,4 +1,4 @@
-"""Sending a run of a file's bytes without copying them, whenever the socket takes some."""
+"""Sending bytes of memory, then of a file, without copying them, whenever the socket takes some."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import socket
 from collections.abc import Callable
 
-from storage.base import ImmediateFile, LocalFile
+from storage.base import ImmediateFile, LocalFile, Span
 
 
 class Sending:
-    """Bytes of a file on their way into a socket that nothing else writes to meanwhile.
+    """Bytes on their way into a socket that nothing else writes to meanwhile.
 
-    ``sent`` counts the file's bytes that the kernel took. What is sent should be in memory: a
-    ``sendfile`` that has to wait for disk holds up the event loop.
+    ``sent`` counts the file's bytes that the kernel took, ``left`` are those of memory that it did not.
+    What is sent of a file should be in memory: a ``sendfile`` that waits for disk holds up the event loop.
     """
 
     __slots__ = ("_end", "_ended", "_file", "_head", "_is_waiting", "_loop", "_next", "_socket", "sent")
@@ -24,32 +24,37 @@ class Sending:
         loop: asyncio.AbstractEventLoop,
         outlet: socket.socket,
         head: bytes,
-        file: ImmediateFile | LocalFile,
-        start: int,
-        length: int,
+        file: ImmediateFile | LocalFile | None,
+        span: Span,
         ended: Callable[[OSError | None], None],
     ) -> None:
-        """``outlet`` is a socket of our own on the connection; ``head`` goes before the bytes of ``file``.
+        """``outlet`` is a socket of our own on the connection; ``head`` goes before the bytes of ``file``, if any.
 
         ``ended`` is called once, with what went wrong if something did; a file that is too short ends
         early, with ``sent`` below ``length``.
         """
         self._loop = loop
         self._socket = outlet
-        self._head = head
+        self._head = memoryview(head)
         self._file = file
-        self._next = start
-        self._end = start + length
+        self._next = span.start
+        self._end = span.end
         self._ended = ended
         self._is_waiting = False
         self.sent = 0
 
+    @property
+    def left(self) -> int:
+        """Bytes of memory still to be sent."""
+        return len(self._head)
+
     def go(self) -> None:
         """Send what the socket takes now; then wait for it to take more."""
         try:
+            more = socket.MSG_MORE if self._next < self._end else 0
             while self._head:
-                self._head = self._head[self._socket.send(self._head, socket.MSG_MORE) :]
-            while self._next < self._end:
+                self._head = self._head[self._socket.send(self._head, more) :]
+            while self._file is not None and self._next < self._end:
                 taken = os.sendfile(self._socket.fileno(), self._file.fileno(), self._next, self._end - self._next)
                 if not taken:
                     break

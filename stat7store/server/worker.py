@@ -38,7 +38,8 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     """Serve on a bound socket for the length of the context; leaving it drains what is in flight."""
     app = make_app(node)
     log = app[REQUEST_LOG]
-    immediate = node.store.immediate if node.settings.fast_path else None
+    # elsewhere is not where the lane sends anyone
+    immediate = node.store.immediate if node.settings.fast_path and not node.settings.redirect else None
     workers = len(node.board.connections_of_all())
     door = Door(most_connections(node.settings.max_connections, workers), asyncio.get_running_loop())
     runner = Runner(

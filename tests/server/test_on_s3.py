@@ -118,6 +118,9 @@ async def test_a_cache_stands_in_front(tmp_path: Path, bucket: S3Options, sample
                     break
             assert sources[0] == ("s3", "s3")
             assert sources[-1] == ("cache", "s3")
+            for _ in range(20):  # as soon as both workers have compared it with its name
+                assert (await client.get(stored.address)).data == data
+            assert (await client.stats()).counters["fast_lane"] > 0
             counters = (await client.stats()).backend_counters
             assert counters["cache_misses"] >= 1
             await client.delete(stored.address)

@@ -21,6 +21,7 @@ from storage.base import (
     BulkBlobs,
     Claimable,
     Counted,
+    Immediate,
     LocalFile,
     Location,
     Planned,
@@ -207,6 +208,31 @@ async def test_the_second_read_is_a_hit(watched: Watched, cached: CachedBlobs) -
         "cache_evictions": 0,
         "cache_errors": 0,
     }
+
+
+async def test_a_hit_needs_no_waiting(watched: Watched, cached: CachedBlobs, tmp_path: Path) -> None:
+    """A blob that was compared with its name is had at once, and counted when its bytes are; no other is."""
+    assert isinstance(cached, Immediate)
+    data = os.urandom(100_000)
+    location = await keep(cached, data)
+    assert cached.open_now(location) is None
+    assert await fetch(cached, location) == data
+    await settled(cached)
+    for number in range(1, 3):
+        file = cached.open_now(location)
+        assert file is not None
+        assert (file.size, file.source) == (len(data), "cache")
+        assert cached.counts()["cache_hits"] == number - 1
+        buffer = bytearray(50)
+        assert file.fill(memoryview(buffer), 10)
+        assert buffer == data[10:60]
+        assert cached.counts()["cache_hits"] == number
+        assert cached.counts()["cache_bytes_served"] == number * 50
+    again = CachedBlobs(Watched(), tmp_path / "cache", LIMIT)
+    assert again.open_now(location) is None  # it has not compared it
+    await again.close()
+    await cached.delete(location)
+    assert cached.open_now(location) is None
 
 
 async def test_a_cold_file_of_the_cache_is_still_the_cache(cached: CachedBlobs, tmp_path: Path) -> None:
@@ -414,9 +440,11 @@ async def test_a_damaged_file_is_never_served(tmp_path: Path, damage: Callable[[
     blobs = CachedBlobs(watched, tmp_path / "cache", LIMIT)
     location = await warmed(blobs, data)
     assert await fetch(blobs, location) == data
+    assert blobs.open_now(location) is not None
     await asyncio.sleep(0.02)  # the kernel's clock for files ticks in milliseconds
     damage(kept(tmp_path / "cache")[0])
     again = CachedBlobs(watched, tmp_path / "cache", LIMIT) if restarted else blobs
+    assert again.open_now(location) is None
     for _ in range(3):
         assert await fetch(again, location) == data
         await settled(again)

@@ -261,7 +261,7 @@ def test_warms_by_reading_where_sending_to_nowhere_fails(root: Path, trace: Path
     "failures", ["openat2:error=EAGAIN openat:error=EIO", "preadv2:error=EIO", "sendfile:error=EIO"]
 )
 def test_a_failing_disk_is_unavailable(root: Path, trace: Path, failures: str) -> None:
-    """An error of the disk while opening or reading is no missing blob and no damage: a later try may succeed."""
+    """An error of the disk while opening or reading is no missing blob; whether it is damage, a scrub finds out."""
     (location,) = run(root, "say(await keep(blobs, bytes(1000)))")
     body = f"""
 async def read():
@@ -279,7 +279,7 @@ say(await tried(read()))
     injected = [option for failure in failures.split() for option in ("-e", f"inject={failure}")]
     calls = ",".join(failure.partition(":")[0] for failure in failures.split())
     only = ["-P", location] if "openat" in calls else []
-    assert run(root, body, *strace(trace, "-e", f"trace={calls}", *only, *injected)) == ["BlobUnavailable"]
+    assert run(root, body, *strace(trace, "-e", f"trace={calls}", *only, *injected)) == ["BlobUnreadable"]
 
 
 @pytest.fixture
