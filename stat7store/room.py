@@ -18,7 +18,7 @@ _FEW_FILES = 64  # a blob is a file, and the catalog needs none
 _LARGE = _MIB  # a request of this size pays for a look at the disk
 _LOOK_EVERY_S = 0.05
 _LONGEST_STEP = 16 * _MIB
-_MOST_WAITING = 16 * _MIB
+_MOST_WAITING = 8 * _MIB
 _WORD_BYTES = 8
 _UNWRITTEN, _UNSTORED, _WORDS = 0, 1, 2
 

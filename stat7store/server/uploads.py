@@ -49,6 +49,7 @@ async def _store_body(request: web.Request, expected: Address | None) -> web.Res
             await ask_for_body(request)
             async for data in raw_body(request):
                 await upload.write(data)
+                del data  # or it would be held for as long as the client lets the next one wait
             return _answer(request, [await upload.commit()])
 
 
@@ -97,6 +98,7 @@ async def _spool(request: web.Request, part: BodyPartReader, upload: Upload, num
                 with _well_formed():
                     data = await part.read_chunk(_CHUNK_BYTES)
             await upload.write(data)
+            del data
         await upload.finish()
     except Stat7Error as error:
         error.facts.update(part=number, filename=upload.filename)

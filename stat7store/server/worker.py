@@ -27,6 +27,7 @@ from stat7store.server.node import Node
 from stat7store.server.request_log import REQUEST_LOG
 from stat7store.server.tallies import Tallies
 from stat7store.settings import Settings
+from storage.linux import give_back_free_memory
 
 BACKLOG = 1024
 THREADS = 32  # they wait for disks and hashes, both of which let go of the GIL
@@ -54,14 +55,15 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     )
     await runner.setup()
     rolling = asyncio.create_task(_roll(node.board))
+    trimming = asyncio.create_task(_trim())
     telling = asyncio.create_task(node.tallies.keep_telling(told(partial(_counts, node, runner), node.log)))
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         yield
     finally:
         await runner.cleanup()
-        rolling.cancel()
-        telling.cancel()
+        for task in (rolling, trimming, telling):
+            task.cancel()
         log.flush()
 
 
@@ -74,6 +76,13 @@ async def _roll(board: Board) -> None:
     while True:
         board.roll()
         await asyncio.sleep(_ROLL_EVERY_S)
+
+
+async def _trim() -> None:
+    """Keep a burst of uploads from costing memory for ever."""
+    while True:
+        await asyncio.sleep(_ROLL_EVERY_S)
+        await asyncio.to_thread(give_back_free_memory)
 
 
 async def work(
