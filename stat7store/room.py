@@ -86,6 +86,7 @@ class Room:
         self._looked: tuple[float, list[_Disk]] = (float("-inf"), [])
         self._lock = threading.Lock()
         self._waiting = 0
+        self._written = 0  # since the last look at the disk
 
     def free_bytes(self) -> dict[str, int]:
         """Return what is left now on the filesystem of each folder, by the folder's name. Raises ``Unavailable``."""
@@ -124,6 +125,12 @@ class Room:
         """Take back what was promised."""
         self._pledges.add(-unwritten, -unstored)
 
+    def wrote(self, size: int) -> None:
+        """Take back what was promised of bytes that are on disk now."""
+        with self._lock:
+            self._written += size
+        self._pledges.add(-size, 0)
+
     def wait(self, size: int) -> None:
         """Count bytes that wait in memory; negative when they wait no more."""
         with self._lock:
@@ -157,9 +164,9 @@ class Room:
     def _refuse_if_disk_full(self, size: int, promised: int) -> None:
         for number, disk in enumerate(self._disks(size)):
             kept = disk.kept if self._min_free is None else self._min_free
-            unwritten = self._pledges.unwritten - promised if number == 0 else 0
+            taken = self._pledges.unwritten - promised + self._written if number == 0 else 0
             needed = size if number == 0 else 0
-            free = disk.free - unwritten
+            free = disk.free - taken
             if free - needed < kept or disk.files < _FEW_FILES:
                 what = "bytes" if disk.files >= _FEW_FILES else "files"
                 raise NoSpace(
@@ -175,6 +182,8 @@ class Room:
         now = self._clock()
         looked, disks = self._looked
         if size >= _LARGE or now - looked >= _LOOK_EVERY_S:
+            with self._lock:
+                self._written = 0  # what is written from here on may be seen or not, and then counts twice for a while
             disks = _look(self._folders)
             self._looked = now, disks
         return disks
@@ -217,7 +226,7 @@ class Promise:
         """Tell that so many bytes are on disk, where they count by themselves."""
         written = min(size, self._unwritten)
         self._unwritten -= written
-        self._room.release(written, 0)
+        self._room.wrote(written)
 
     def close(self) -> None:
         """Take back what is left; repeats are harmless."""

@@ -44,6 +44,21 @@ def test_what_fits_is_taken_though_not_as_much_again(tmp_path: Path) -> None:
     assert pledges.unstored == 0
 
 
+def test_what_was_written_counts_before_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk is not looked at for each small piece: between two looks what was written is counted."""
+    facts = os.statvfs(tmp_path)
+    monkeypatch.setattr("stat7store.room.os.statvfs", lambda _: facts)
+    free = facts.f_bavail * facts.f_frsize
+    room = Room([tmp_path], min_free=free - MIB // 2, clock=lambda: 0.0)
+    pieces = 0
+    with pytest.raises(NoSpace), room.promise() as promise:
+        while pieces < 100:
+            promise.take(MIB // 16)
+            promise.wrote(MIB // 16)
+            pieces += 1
+    assert pieces == 8
+
+
 def test_free_room_is_told_of_each_folder(tmp_path: Path) -> None:
     """Each on its own filesystem, which may be another than that of the folder above; also two on the same."""
     blobs, spools, catalog = tmp_path / "blobs", tmp_path / "spools", tmp_path / "catalog"
