@@ -107,7 +107,7 @@ def memory_of(server: RunningServer) -> int:
 
 def test_good_clients_are_served_among_hostile_ones(tmp_path: Path, soak: bool, reliability: Reliability) -> None:
     """Every good request is answered, and right; how long they take and the server's memory are in the report."""
-    number, rounds = (2000, 20) if soak else (300, 3)
+    number, rounds = (2000, 400) if soak else (300, 3)
     with RunningServer(tmp_path / "data", workers=2) as server:
         before = {process.pid for process in server.processes}
         good = Good(server)
