@@ -17,7 +17,7 @@ from stat7store.record import Locator
 from stat7store.room import Promise, Room
 from stat7store.sweeper import Sweeper
 from stat7store.translate import blob_errors
-from storage.base import Reader, Spool
+from storage.base import BlobStore, BlobUnreadable, Location, Spool
 
 BLOCK_BYTES = 1 << 20
 _PAGE = 512
@@ -150,20 +150,15 @@ class Migration:
     async def _copied(self, address: Address, locator: Locator, promise: Promise) -> bool:
         blobs = await self._backends.of(locator.backend)
         with blob_errors():
-            reader = await blobs.open(locator.location)
-            try:
-                spool = await self._backends.blobs.spool()
-            except BaseException:
-                reader.close()
-                raise
-            try:
-                hasher = await self._copy(reader, spool, promise)
-            except BaseException:
-                spool.close()
-                raise
-            finally:
-                reader.close()
+            spool = await self._backends.blobs.spool()
         try:
+            with blob_errors():
+                try:
+                    hasher = await self._copy(blobs, locator.location, spool, promise)
+                except BlobUnreadable as error:
+                    await blobs.check()  # raises if the disk fails as a whole: that says nothing of this file
+                    await self._catalog.mark_damaged(address, locator.place)
+                    raise Damaged("the disk cannot read the bytes; uploading the file again heals them") from error
             if hasher.size != locator.size or hasher.address() != address:
                 await self._catalog.mark_damaged(address, locator.place)
                 raise Damaged("the stored bytes are not those of the address; uploading the file again heals them")
@@ -172,7 +167,7 @@ class Migration:
         finally:
             spool.close()
 
-    async def _copy(self, reader: Reader, spool: Spool, promise: Promise) -> Hasher:
+    async def _copy(self, blobs: BlobStore, location: Location, spool: Spool, promise: Promise) -> Hasher:
         hasher = Hasher()
 
         def absorb(data: bytes) -> None:
@@ -180,8 +175,12 @@ class Migration:
             spool.append(data)
             promise.wrote(len(data))
 
-        while data := await reader.read(BLOCK_BYTES):
-            promise.take(len(data))
-            await to_the_end(absorb, data)
-            self.moves.copied += len(data)
+        reader = await blobs.open(location)
+        try:
+            while data := await reader.read(BLOCK_BYTES):
+                promise.take(len(data))
+                await to_the_end(absorb, data)
+                self.moves.copied += len(data)
+        finally:
+            reader.close()
         return hasher

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
 from stat7store.catalog.base import Added, Catalog, NewFile
-from stat7store.errors import DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge
+from stat7store.errors import DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.media.sniff import HEAD_BYTES, accepts, realm_of, sniff
 from stat7store.record import Entry, FileRecord, Locator, Place
 from stat7store.room import Promise
 from stat7store.small import SMALL_BYTES, SmallFile, SmallFiles
 from stat7store.translate import blob_errors
-from storage.base import Spool
+from storage.base import BlobUnreadable, Spool
 
 BLOCK_BYTES = 256 * 1024  # hashed and written in one thread hop: 150 µs of work for 50 µs of hop
 
@@ -162,6 +162,10 @@ class Upload:
                 return not locator.damaged and await blobs.stat(locator.location) == locator.size
         except NotFound:
             return False
+        except Unavailable as error:
+            if isinstance(error.__cause__, BlobUnreadable):  # not even its inode: what has come now takes its place
+                return False
+            raise
 
     def _judge(self) -> str:
         if self._media_type is None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,7 +22,7 @@ from stat7store.errors import Damaged, NoSpace, Stat7Error, Unavailable
 from stat7store.keeping import Keeper
 from stat7store.migrating import Migration, Moves
 from stat7store.room import Room
-from storage.base import BlobStore, Location, Reader, Span, Spool
+from storage.base import BlobStore, BlobUnavailable, BlobUnreadable, Location, Reader, Span, Spool
 from storage.memory import MemoryBlobs
 from storage.s3_options import S3Options
 from tests.media import distinct_jpeg, sample
@@ -126,6 +127,38 @@ async def test_what_is_damaged_stays_and_is_marked(rig: Rig, photo: bytes) -> No
         await get(store, Address.of(rotten))
     await put(rig.store(1), rotten)
     assert await get(store, Address.of(rotten)) == rotten
+
+
+async def test_what_the_disk_cannot_read_stays_and_is_marked(
+    rig: Rig, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector costs one file, and does not stop the others; a disk that fails as a whole stops everything."""
+    store = rig.store(0)
+    bad, *others = (distinct_jpeg(photo, number) for number in range(3))
+    for data in (bad, *others):
+        await put(store, data)
+    broken = (await store.entry(Address.of(bad))).locator.location
+    opened = rig.local.open
+
+    async def fail(location: Location, span: Span | None = None) -> Reader:
+        if location == broken:
+            raise BlobUnreadable("Input/output error")
+        return await opened(location, span)
+
+    async def fail_too() -> NoReturn:
+        raise BlobUnavailable("Input/output error")
+
+    monkeypatch.setattr(rig.local, "open", fail)
+    with monkeypatch.context() as dead:
+        dead.setattr(rig.local, "check", fail_too)
+        with pytest.raises(Unavailable):
+            await migration_to(rig, 1).run()
+    failed: list[Address] = []
+    await migration_to(rig, 1, failed).run()
+    assert failed == [Address.of(bad)]
+    assert (await store.entry(Address.of(bad))).locator.damaged
+    for data in others:
+        assert (await store.entry(Address.of(data))).locator.backend == 1
 
 
 class Deleting(MemoryBlobs):

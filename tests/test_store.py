@@ -13,10 +13,10 @@ import pytest
 from stat7store.address import Address
 from stat7store.catalog.base import Added
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.errors import Damaged, DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge
+from stat7store.errors import Damaged, DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge, Unavailable
 from stat7store.store import Store
 from stat7store.timing import StageClock
-from storage.base import BlobStore, Location
+from storage.base import BlobStore, BlobUnavailable, BlobUnreadable, Location
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
 from tests.holder import holder
@@ -172,6 +172,24 @@ async def test_a_marked_entry_is_not_served_and_heals(opened: Opened, photo: byt
         await opened.get(Address.of(photo))
     healed = await opened.put(photo)
     assert healed.entry.locator.location != added.entry.locator.location
+    assert await opened.get(Address.of(photo)) == photo
+
+
+async def test_what_the_disk_cannot_even_open_heals(
+    opened: Opened, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload takes the place of a blob whose inode cannot be read; any other failure says nothing of it."""
+    first = (await opened.put(photo)).entry.locator
+
+    async def fail(location: Location) -> int:
+        raise BlobUnreadable("Structure needs cleaning") if broken else BlobUnavailable("Too many open files")
+
+    monkeypatch.setattr(opened.store._backends.blobs, "stat", fail)
+    broken = False
+    with pytest.raises(Unavailable):
+        await opened.put(photo)
+    broken = True
+    assert (await opened.put(photo)).entry.locator.location != first.location
     assert await opened.get(Address.of(photo)) == photo
 
 
