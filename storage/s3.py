@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -271,7 +272,12 @@ class S3Blobs:
             self._bucket.get(key, 0, len(data), None).body.close()
 
         await self._requests.ask(lambda: self._put_small(key, data))
-        await self._requests.ask(get)
+        try:
+            await self._requests.ask(get)
+        except BlobUnavailable:
+            with suppress(BlobUnavailable):  # what was refused first is what is told
+                await self._requests.ask(lambda: self._bucket.delete(key))
+            raise
         await self._requests.ask(lambda: self._bucket.delete(key))
 
     async def close(self) -> None:

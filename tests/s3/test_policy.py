@@ -122,7 +122,9 @@ async def test_nothing_in_it_is_too_much(
     await work()
     assert unfinished_in(owner, bucket.bucket) == []
     left = keys_in(owner, bucket.bucket)
-    assert [key for key in left if not key.startswith(f"{bucket.folder}check.")] == []  # of the check that was refused
+    if missing == "s3:DeleteObject":  # so that the check could not clean up
+        left = [key for key in left if not key.startswith(f"{bucket.folder}check.")]
+    assert left == []
     owner.close()
 
 
