@@ -51,6 +51,7 @@ PEERS = Path(__file__).parent / "import_peers"
 ENVIRONMENT = Path(".cache/import-peers")
 FILES_A_FOLDER = 1000
 POLL_S = 0.02
+_BESIDE_THE_BYTES = 1.2  # blocks of files, catalogs, folders
 
 
 class Took(msgspec.Struct):
@@ -190,6 +191,8 @@ def compare(options: argparse.Namespace) -> Found:
     try:
         tree = folder / "tree"
         addresses, size = make_tree(tree, options.files, options.samples)
+        copies = options.rounds * (2 if python is None else 5) + 1
+        refuse_too_little_room(folder, int(size * copies * _BESIDE_THE_BYTES))
         first, second = [], []
         for number in range(1, options.rounds + 1):
             into = folder / str(number)
@@ -212,6 +215,16 @@ def compare(options: argparse.Namespace) -> Found:
         second=second,
         killed=killed,
     )
+
+
+def refuse_too_little_room(folder: Path, needed: int) -> None:
+    """Raise ``OSError`` if so many bytes are not free there: a disk that fills up would be found out much later."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{needed / 1e9:.0f} GB are needed, for nothing is deleted before the end, and {free / 1e9:.0f} GB are "
+            f"free in {folder.parent}; name a folder with more by --folder, or ask for fewer --files or --rounds"
+        )
 
 
 def speed_of(found: Found, way: str) -> float:

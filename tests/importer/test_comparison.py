@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.compare_import import refuse_too_little_room
 from tests.importer.making import environment
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "compare_import.py"
@@ -33,3 +34,10 @@ def test_a_tiny_comparison(tmp_path: Path) -> None:
     assert found["killed"]["as_it_should_be"]
     assert "<!-- import -->" in results.read_text()
     assert not list(tmp_path.glob("stat7-import-*"))
+
+
+def test_too_little_room_is_told(tmp_path: Path) -> None:
+    """Before anything is timed, with what to do."""
+    refuse_too_little_room(tmp_path, 1)
+    with pytest.raises(OSError, match=r"GB are free in .*--folder"):
+        refuse_too_little_room(tmp_path, 1 << 60)
