@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,17 +17,21 @@ from tests.catalog.making import address_of, listed, new_file, new_place, read_e
 from tests.catalog.whole import assert_whole, raw
 
 Use = Callable[[LmdbCatalog], Awaitable[object]]
+Result = TypeVar("Result")
 
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    """A closed catalog: three files, linked and tagged, one piece of garbage, and an intent."""
+    """A closed catalog: four files, linked and tagged, two pieces of garbage, and two intents."""
     catalog = LmdbCatalog(tmp_path)
     for number in range(4):
         await catalog.add(new_file(number, tags=("red", f"tag {number}"), media_type=f"image/{number}"))
     await catalog.add(new_file(4, adjacency=(address_of(1), address_of(2))))
     await catalog.remove(address_of(0))
     await catalog.intend(Intent(new_place(address_of(5), 1), 1_000_000, "a node"))
+    await catalog.add(new_file(6))
+    await catalog.remove(address_of(6))
+    await catalog.intend(Intent(new_place(address_of(7), 1), 2_000_000, "a node"))
     await catalog.close()
     return tmp_path
 
@@ -93,17 +98,21 @@ async def test_an_altered_media_type_is_damage(folder: Path, byte: int) -> None:
 
 
 @pytest.mark.parametrize("byte", [0, 8, 12, 40, -1])
-async def test_altered_garbage_is_damage(folder: Path, byte: int) -> None:
-    """No other blob than the one that was queued is ever named for deletion."""
+async def test_altered_garbage_is_passed_over(folder: Path, byte: int) -> None:
+    """No other blob than the one that was queued is ever named for deletion; those queued whole are."""
+    whole = await read_whole(folder, lambda catalog: catalog.garbage(10))
     alter(folder, GARBAGE, 0, byte)
-    await damaged(folder, lambda catalog: catalog.garbage(10))
+    assert await read_whole(folder, lambda catalog: catalog.garbage(10)) == whole[1:]
 
 
 @pytest.mark.parametrize("byte", [0, 8, 10, -1])
-async def test_an_altered_intent_is_damage(folder: Path, byte: int) -> None:
-    """An intent whose age was altered is not taken for a stale one."""
+async def test_an_altered_intent_is_passed_over(folder: Path, byte: int) -> None:
+    """An intent whose age was altered is not taken for a stale one, and keeps no other from being one."""
+    whole = await read_whole(folder, lambda catalog: catalog.intents(1 << 62))
     alter(folder, INTENTS, 0, byte)
-    await damaged(folder, lambda catalog: catalog.intents(1 << 62))
+    left = await read_whole(folder, lambda catalog: catalog.intents(1 << 62))
+    assert len(left) == len(whole) - 1
+    assert all(intent in whole for intent in left)
 
 
 @pytest.mark.parametrize("byte", [0, 8, 9, 10, -1])
@@ -165,6 +174,15 @@ async def test_a_rebuild_from_damage_changes_nothing(folder: Path) -> None:
 
 
 QUERIES = [Query(), Query(sort="size"), Query(tag="red"), Query(adjacency=address_of(1)), Query(media_type="image/*")]
+
+
+async def read_whole(folder: Path, use: Callable[[LmdbCatalog], Awaitable[Result]]) -> Result:
+    """Return what this use of the catalog gives, which meets no damage."""
+    catalog = LmdbCatalog(folder)
+    try:
+        return await use(catalog)
+    finally:
+        await catalog.close()
 
 
 async def damaged(folder: Path, use: Use) -> None:
