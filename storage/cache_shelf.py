@@ -111,17 +111,18 @@ class Shelf:
                 if file is None:
                     return None
                 facts = os.fstat(file)
-                kept = ShelvedFile(path, Found(file, facts.st_size), self._linux, self._counts)
-                self._kept.keep(location, kept)
+                found = ShelvedFile(path, Found(file, facts.st_size), self._linux, self._counts)
             else:
-                facts = os.fstat(kept.fileno())
+                facts, found = os.fstat(kept.fileno()), kept
         except OSError:  # the other way tells what is amiss
             return None
-        if not facts.st_nlink or not self._knows(kept.path, facts):
+        if not facts.st_nlink or not self._knows(found.path, facts):
             self._kept.drop(location)
             return None
-        self._mark(kept.path, kept.fileno(), facts)
-        return kept
+        if kept is None:
+            self._kept.keep(location, found)
+        self._mark(found.path, found.fileno(), facts)
+        return found
 
     async def _open(self, path: str) -> int | None:
         try:

@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +23,7 @@ from stat7store.errors import NotFound, Unavailable
 from stat7store.opening import check_catalog, hold_catalog, open_store, own, prepare
 from stat7store.record import Entry
 from stat7store.settings import Settings
+from storage.linux import exchange
 from tests.catalog.whole import assert_whole, raw
 from tests.media import distinct_jpeg, sample
 
@@ -152,6 +155,20 @@ def test_every_old_catalog_is_kept(data: Path, monkeypatch: pytest.MonkeyPatch) 
     assert rebuild(data) == 0
     assert (data / "catalog.old" / "data.mdb").stat().st_ino == first
     assert second in {path.stat().st_ino for path in data.glob("catalog.old.*/data.mdb")}
+    assert len(entries(data)) == FILES
+
+
+def test_ctrl_c_at_the_end_says_what_happened(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the catalogs trade places nothing is interrupted, and it is not told as if it were."""
+
+    def interrupted(one: str, other: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        exchange(one, other)
+
+    monkeypatch.setattr("stat7store.rebuilding.exchange", interrupted)
+    assert rebuild(data) == 0
+    assert (data / "catalog.old" / "data.mdb").exists()
     assert len(entries(data)) == FILES
 
 

@@ -373,6 +373,35 @@ def test_a_repair_is_of_all_that_is_marked(data: Path, second: Path, capsys: pyt
     assert main(verify) == 0
 
 
+def test_a_file_that_is_whole_again_is_no_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told in a line of its own, and the exit code says that all is well."""
+    victim = blobs_of(data)[0]
+    good = victim.read_bytes()
+    flip(victim)
+    assert main(["verify", f"--data={data}"]) == 1
+    victim.write_bytes(good)
+    capsys.readouterr()
+    assert main(["verify", f"--data={data}"]) == 0
+    shown = capsys.readouterr()
+    assert f"sound {Address.of(good)}: the stored bytes are right again" in shown.err
+    assert "error" not in shown.err
+    assert "1 that were damaged found whole again" in shown.out
+
+
+def test_ctrl_c_ends_a_repair(data: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after the scrub; what was not repaired stays marked."""
+
+    async def wait(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    flip(blobs_of(data)[0])
+    with monkeypatch.context() as slow:
+        slow.setattr("stat7store.repairing.repair", wait)
+        assert main(["verify", f"--data={data}", f"--repair-from={second}"]) == 130
+    assert main(["verify", f"--data={data}", f"--repair-from={second}"]) == 0
+
+
 def test_a_donor_with_the_same_damage_repairs_nothing(
     data: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -127,7 +128,10 @@ class _Verifying:
             self._save(tally)
 
     def _tell(self, finding: Finding) -> None:
-        report(Stat7Error(finding.reason), subject=f"{finding.kind} {finding.name}")
+        if finding.kind == "sound":
+            print(f"{finding.kind} {finding.name}: {finding.reason}", file=sys.stderr)
+        else:
+            report(Stat7Error(finding.reason), subject=f"{finding.kind} {finding.name}")
 
     async def _repair(self, store: Store, donor: Path) -> None:
         from stat7store.folder import read_facts  # noqa: PLC0415
