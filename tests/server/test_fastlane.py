@@ -53,6 +53,12 @@ class Server:
         """How many requests took the fast lane."""
         return self.board.summary()["counters"]["fast_lane"]
 
+    @property
+    def fit(self) -> int:
+        """How many requests were fit for the fast lane: they took it, or their bytes were just not in memory."""
+        counters = self.board.summary()["counters"]
+        return counters["fast_lane"] + counters["fast_lane_waits"]
+
     def timing(self, name: str) -> Timing:
         """Return the record of a request, as soon as there is one."""
         wait_until(lambda: self.board.find(name))
@@ -134,6 +140,18 @@ def ask(server: Server, *pieces: bytes, last: bytes = b"", pause_s: float = 0.0)
         while stream.peek():
             answers.append(receive(stream, last.decode("latin-1").split()[0]))
         return answers
+
+
+def ask_until_taken(server: Server, sent: bytes) -> Answer:
+    """Ask until the fast lane has answered: whenever the kernel drops a file from its memory, the next answer is not
+    the lane's.
+    """
+    for _ in range(20):
+        before = server.lane
+        (answer,) = ask(server, sent)
+        if server.lane > before:
+            return answer
+    pytest.fail("the fast lane was not taken")
 
 
 def receive(stream: io.BufferedReader, method: str) -> Answer:
@@ -325,10 +343,11 @@ def test_the_commonest_shape_takes_the_fast_lane(sides: Sides, method: str, name
     """A request in the commonest shape is answered by the fast lane, each time it comes."""
     lines = [line.replace("<tag>", f'"{sides.addresses[4096]}"') for line in TAKEN[name]]
     sent = request(sides.addresses[4096], COMMON, *lines, method=method)
-    before = sides.fast.lane
+    ask_until_taken(sides.fast, sent)
+    before = sides.fast.fit
     for taken in (1, 2, 3):
         assert len(ask(sides.fast, sent)) == 1
-        assert sides.fast.lane == before + taken
+        assert sides.fast.fit == before + taken
     assert sides.slow.lane == 0
 
 
@@ -336,13 +355,13 @@ def test_the_commonest_shape_takes_the_fast_lane(sides: Sides, method: str, name
 def test_everything_else_falls_through(sides: Sides, name: str) -> None:
     """A request in any other shape is left to the framework, and so is one for a file it does not know."""
     lines = [line.replace("<tag>", f'"{sides.addresses[4096]}"') for line in NOT_TAKEN[name]]
-    before = sides.fast.lane
+    before = sides.fast.fit
     common = [] if lines[0].startswith("Host") else [COMMON]
     assert len(ask(sides.fast, request(sides.addresses[4096], *common, *lines))) == 1
     for address in (UNKNOWN, sides.addresses[4096] + ".png", sides.addresses[4096].upper()):
         assert len(ask(sides.fast, request(address, COMMON))) == 1
     assert len(ask(sides.fast, request(sides.addresses[4096], COMMON, version="HTTP/1.0"))) == 1
-    assert sides.fast.lane == before
+    assert sides.fast.fit == before
 
 
 def test_after_a_body_the_lane_opens_again(sides: Sides) -> None:
@@ -350,10 +369,11 @@ def test_after_a_body_the_lane_opens_again(sides: Sides) -> None:
     body = b'{"addresses": []}\r\n\r\n'
     head = f"POST /v1/exists HTTP/1.1\r\n{COMMON}\r\nContent-Length: {len(body)}\r\n\r\n"
     sent = request(sides.addresses[4096], COMMON)
-    before = sides.fast.lane
+    ask_until_taken(sides.fast, sent)
+    before = sides.fast.fit
     answers = ask(sides.fast, head.encode() + body, sent, sent, sent, pause_s=0.2)
     assert answers == ask(sides.slow, head.encode() + body, sent, sent, sent, pause_s=0.2)
-    assert sides.fast.lane == before + 2
+    assert sides.fast.fit == before + 2
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -363,6 +383,7 @@ def test_both_ways_are_recorded_alike(sides: Sides, name: str, method: str) -> N
     own = f"recorded.{method}.{name.replace(' ', '-').replace(chr(39), '')}"
     lines = [line.replace("<tag>", f'"{sides.addresses[4096]}"') for line in TAKEN[name] if "X-Request" not in line]
     sent = request(sides.addresses[4096], COMMON, f"X-Request-ID: {own}", *lines, method=method)
+    ask_until_taken(sides.fast, request(sides.addresses[4096], COMMON))
     before = [side.board.summary()["since_start"].stages["total"].count for side in (sides.fast, sides.slow)]
     ask(sides.fast, sent)
     ask(sides.slow, sent)
@@ -421,15 +442,13 @@ def test_a_deleted_file_is_not_answered_from_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [INLINE_BYTES + 1, WINDOW_BYTES])
 def test_a_larger_file_takes_the_fast_lane_too(sides: Sides, size: int) -> None:
     """A file up to a window is sent by the fast lane, and recorded with all its bytes; a larger one is not."""
-    before = sides.fast.lane
     sent = request(sides.addresses[size], COMMON, f"X-Request-ID: larger.{size}")
-    (answer,) = ask(sides.fast, sent)
-    assert len(answer.body) == size
+    assert len(ask_until_taken(sides.fast, sent).body) == size
     assert sides.fast.timing(f"larger.{size}").bytes == size
-    assert sides.fast.lane == before + 1
+    before = sides.fast.lane
     (answer,) = ask(sides.fast, request(sides.addresses[3 * 1024**2], COMMON))
     assert len(answer.body) == 3 * 1024**2
-    assert sides.fast.lane == before + 1
+    assert sides.fast.lane == before
 
 
 def test_a_client_that_goes_away_is_recorded_as_gone(sides: Sides) -> None:
