@@ -4,6 +4,7 @@ r"""Compare this store with other servers of files: the same files, the same req
 Peers, `--peers`, the first of which the others are held against:
   stat7                     this tree's `stat7store serve`
   stat7-without-fast-path   the same with --no-fast-path, to tell what that is worth
+  stat7-without-timing      the same with the timing of retrievals taken out, to tell what that costs
   nginx, registry, rgw      Debian's nginx, docker-registry, RADOS Gateway (started by scripts/rgw.sh)
   hashfs, disk-objectstore  Python libraries behind a minimal aiohttp server
   starlette                 its FileResponse under uvicorn
@@ -17,6 +18,7 @@ examples:
   scripts/compare_peers.py --results docs/results.md                    all of it, some 40 minutes
   scripts/compare_peers.py --peers stat7,nginx --cases 'get-*' --seconds 1
   scripts/compare_peers.py --peers stat7,stat7-without-fast-path --cases get-4KiB,open-4KiB
+  scripts/compare_peers.py --peers stat7,stat7-without-timing --cases 'get-*,head-*'
   scripts/compare_peers.py --scale 10k,1M                               the same files among few and many others
   scripts/compare_peers.py --quick                                      tiny, to see that it works
   scripts/compare_peers.py --list                                       the cases, and what is missing
@@ -70,6 +72,7 @@ def known_peers() -> list[Peer]:
     return [
         Stat7(),
         Stat7("stat7-without-fast-path", without="fast_path"),
+        Stat7("stat7-without-timing", module="scripts.peers.untimed", remark="nothing timed, nothing recorded"),
         Nginx(),
         Registry(),
         Gateway(),

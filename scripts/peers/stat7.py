@@ -26,9 +26,13 @@ _WRITING = Writing("POST", "/v1/files")
 
 @dataclass(frozen=True)
 class Stat7:
-    """The store: with a setting turned off (``without``), or with ``entries`` of other files in its catalog."""
+    """The store: with a setting turned off (``without``), or with ``entries`` of other files in its catalog.
+
+    ``module`` is the one that Python runs.
+    """
 
     name: str = "stat7"
+    module: str = "stat7store"
     without: str = ""
     entries: int = 0
     durable: bool = True
@@ -61,7 +65,7 @@ class Stat7:
         if self.without:
             flags.append(f"--no-{self.without.replace('_', '-')}")
         return running(
-            [sys.executable, "-m", "stat7store", "serve", *flags],
+            [sys.executable, "-m", self.module, "serve", *flags],
             folder=folder,
             cores=cores,
             ready=lambda: listens(port),
