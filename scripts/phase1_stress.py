@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Run Phase 1's stress test on this project's addresses and catalog, beside Phase 1's own figures.
 
-At each scale: the time to set up, lookups through the catalog (a new transaction each), reads and
-durable writes 70/30 by 1 to 16 threads and processes, bytes an entity on disk, memory. And Phase 1's
-own mixed test, as it was (each read copied the list of all keys) and without that copy.
+At each scale: the time to set up, lookups through the catalog (a new transaction each) and by LMDB
+alone, reads and durable writes 70/30 by 1 to 16 threads and processes, bytes an entity on disk, memory,
+the start of a server. And Phase 1's own mixed test, as it was (each read copied the list of all keys)
+and without that copy.
 
 examples:
   scripts/phase1_stress.py                                           10k and 100k entities
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import shlex
 import sys
 import tempfile
@@ -24,14 +26,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from scripts.phase1_beside import measure_bare, measure_server_start, measure_starts
 from stat7store.address import Address
 from stat7store.errors import Stat7Error
+from stat7store.folder import CATALOG
 from stat7store.latency.charts import lines
 from stat7store.latency.mixed import HARNESS_LIMIT, measure_mixed
-from stat7store.latency.phase1 import Phase1, Rates, Scale, measure_rates, measure_scale
+from stat7store.latency.phase1 import Phase1, Rates, Scale, Starts, measure_rates, measure_scale
 from stat7store.latency.results import provenance, put_section, table, write_charts
 from stat7store.latency.run import machine
+from stat7store.opening import prepare
+from stat7store.settings import Settings
 
 PHASE1 = """Phase 1's own figures, at 100,000 entities: addresses 2.7 s, one lookup 0.0008 ms, 167 MB (1.6 KB an
 entity); mixed 70/30 13,600 operations/s at 10,000 entities and 404 at 100,000. The fall was the harness's own: to
@@ -41,15 +48,19 @@ memory; here every write is durable before it counts."""
 
 async def stress(options: argparse.Namespace) -> Phase1:
     """Set every scale up in a folder of its own, then run the mixed loads on all of them, and remove them."""
-    rates = measure_rates(min(max(options.scale), 100_000))
+    rates, starts = measure_rates(min(max(options.scale), 100_000)), measure_starts()
     scales: list[Scale] = []
     with tempfile.TemporaryDirectory(prefix="stat7-phase1-", dir=options.folder) as root:
         catalogs: dict[Path, list[Address]] = {}
         for entities in options.scale:
             show(f"{entities:,} entities: setting up")
-            folder = Path(root) / str(entities)
+            data = Path(root) / str(entities)
+            prepare(Settings(data=data))
+            folder = data / CATALOG
             scale, catalogs[folder] = await measure_scale(folder, entities)
-            scales.append(scale)
+            bare = measure_bare(folder, catalogs[folder])
+            start_s = await asyncio.to_thread(measure_server_start, data)
+            scales.append(replace(scale, bare=bare, start_s=start_s))
         mixed = await asyncio.to_thread(
             measure_mixed,
             catalogs,
@@ -64,6 +75,7 @@ async def stress(options: argparse.Namespace) -> Phase1:
         command=shlex.join(["scripts/phase1_stress.py", *sys.argv[1:]]),
         machine=machine(),
         rates=rates,
+        starts=starts,
         scales=scales,
         mixed=mixed,
     )
@@ -83,17 +95,20 @@ def markdown(found: Phase1) -> str:
             provenance(found.command, found.machine, found.made_at),
             PHASE1,
             _rates(rates),
+            _starts(found.starts),
             table(
                 (
                     "entities",
                     "set up s: make",
                     "keep",
-                    "lookup p50 µs",
+                    "LMDB alone p50 µs",
+                    "lookup p50",
                     "p99",
                     "with record p50",
                     "p99",
                     "bytes an entity",
                     "memory growth MB",
+                    "server's start s",
                 ),
                 map(_row, scales),
             ),
@@ -112,9 +127,18 @@ def _rates(rates: Rates) -> str:
     )
 
 
+def _starts(starts: Starts) -> str:
+    python_ms, import_ms, help_ms = (value * 1000 for value in msgspec.structs.astuple(starts))
+    return (
+        f"Starts: importing the command takes {import_ms - python_ms:.0f} ms, its whole help {help_ms:.0f} ms, "
+        f"{python_ms:.0f} ms of both Python by itself. A server over each catalog was asked until it answered."
+    )
+
+
 def _row(scale: Scale) -> list[str]:
     lookup, both = scale.lookup, scale.lookup_and_record
-    micros = (lookup.p50_ms, lookup.p99_ms, both.p50_ms, both.p99_ms)
+    bare_ms = math.nan if scale.bare is None else scale.bare.p50_ms
+    micros = (bare_ms, lookup.p50_ms, lookup.p99_ms, both.p50_ms, both.p99_ms)
     return [
         f"{scale.entities:,}",
         f"{scale.generate_s:.1f}",
@@ -122,6 +146,7 @@ def _row(scale: Scale) -> list[str]:
         *(f"{value * 1000:.2f}" for value in micros),
         f"{scale.bytes_per_entity:.0f}",
         f"{scale.memory_growth / 1e6:.1f}",
+        "" if scale.start_s is None else f"{scale.start_s:.2f}",
     ]
 
 

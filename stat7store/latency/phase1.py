@@ -56,6 +56,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
     ``generate_s`` made entities and addresses, ``store_s`` put them into the catalog durably.
     ``memory_growth`` is what the process's private memory grew by over the set-up and all lookups.
+    Beside them, if measured: a lookup by LMDB alone (``bare``), and a server's start (``start_s``).
     """
 
     entities: int
@@ -65,6 +66,16 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     lookup: Summary
     lookup_and_record: Summary
     memory_growth: int
+    bare: Summary | None = None
+    start_s: float | None = None
+
+
+class Starts(msgspec.Struct, frozen=True):
+    """Seconds to start a program: Python by itself, and with the command imported; the command's whole help."""
+
+    python_s: float
+    import_s: float
+    help_s: float
 
 
 class Phase1(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +85,7 @@ class Phase1(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     machine: Machine
     rates: Rates
+    starts: Starts
     scales: list[Scale]
     mixed: dict[str, dict[int, float]]
 
