@@ -25,7 +25,7 @@ from stat7store.latency.report import Summary
 from stat7store.timing import now_ns
 
 _LOOKUPS = 300_000
-_STARTS = 5
+_STARTS = 3
 
 
 def measure_bare(catalog: Path, addresses: Sequence[Address]) -> Summary:

@@ -324,9 +324,14 @@ def read_from_disk() -> int:
 async def test_it_reads_past_the_memory(data: Path) -> None:
     """Blobs that memory holds are fetched from the disk for all that: rot beneath would not show otherwise."""
     size = sum(len(path.read_bytes()) for path in blobs_of(data))
+    for _ in range(20):  # until memory does hold them: others may want it just then
+        before = read_from_disk()
+        assert sum(len(path.read_bytes()) for path in blobs_of(data)) == size
+        if read_from_disk() - before < size:
+            break
+    else:
+        pytest.fail("memory never held them all")
     before = read_from_disk()
-    assert sum(len(path.read_bytes()) for path in blobs_of(data)) == size
-    assert read_from_disk() - before < size
     await scrub(data)
     assert read_from_disk() - before >= size
 
