@@ -23,7 +23,7 @@ examples:
   scripts/compare_peers.py --quick                                      tiny, to see that it works
   scripts/compare_peers.py --list                                       the cases, and what is missing
 
-exit codes: 0 done; 1 it could not be done, or an answer was wrong; 2 bad usage; 130 interrupted
+exit codes: 0 done; 1 it could not be done, not in all, or an answer was wrong; 2 bad usage; 130 interrupted
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _write(found: Comparison, options: argparse.Namespace) -> None:
     Console(width=None if sys.stdout.isatty() else 190).print(terminal(found))
-    for line in (*found.notes, *(f"Left out: {each}" for each in found.left_out)):
+    for line in (*found.notes, *(f"Left out: {each}" for each in (*found.left_out, *found.broken))):
         print(f"{line}.")
     if options.json is not None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
@@ -211,7 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bring(options.peers or DEFAULT_PEERS.split(","))
         else:
             plan = plan_of(options, shlex.join(["scripts/compare_peers.py", *given]))
-            _write(compare(plan, lambda line: print(line, file=sys.stderr, flush=True)), options)
+            found = compare(plan, lambda line: print(line, file=sys.stderr, flush=True))
+            _write(found, options)
+            return 1 if found.broken else 0
     except (Stat7Error, OSError) as error:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 2 if isinstance(error, Malformed) else 1

@@ -19,6 +19,7 @@ from scripts.peers.peer import Peer
 from scripts.peers.processes import free_port
 from scripts.peers.report import About, Comparison, Measurement, ratios_of
 from scripts.peers.verify import load, verify
+from stat7store.errors import Unavailable
 from stat7store.latency.run import machine
 
 _QUIET = 0.5  # load average of a machine with nothing else to do
@@ -45,14 +46,15 @@ class Plan:
 class _Notes:
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     cannot: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # cases, by peer and reason
 
 
 def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
     """Carry out a plan; everything it started is stopped and removed when it returns or raises.
 
-    Raises ``WrongAnswer`` if a peer answers with other bytes than it was given, ``Unavailable`` if one does
-    not start.
+    A case that fails is told of, and the others are measured. Raises ``WrongAnswer`` if a peer answers with other
+    bytes than it was given, ``Unavailable`` if one does not start.
     """
     notes = _Notes(list(plan.left_out))
     sizes = sorted({case.file_size for case in plan.cases})
@@ -77,7 +79,11 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
             with _running(plan, Path(folder), workers, (servers, client), files, shapes, show) as (contest, told):
                 abouts |= {about.name: about for about in told}
                 for case in for_workers(plan.cases, workers):
-                    measurements += _measured(plan, case, workers, contest, notes, show)
+                    try:
+                        measurements += _measured(plan, case, workers, contest, notes, show)
+                    except (Unavailable, OSError) as error:
+                        notes.broken.append(f"{case.name}, {workers} workers: {error}")
+                        show(f"it broke: {notes.broken[-1]}")
         show("removing what was written")
     if any(found.peer == RAW for found in measurements):
         abouts[RAW] = About(name=RAW, version="", durable=True, remark=RAW_REMARK, verified=0)
@@ -91,6 +97,7 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
         rounds=plan.rounds,
         peers=list(abouts.values()),
         left_out=notes.left_out + [_left_out(*why, names) for why, names in notes.cannot.items()],
+        broken=notes.broken,
         notes=notes.notes,
         measurements=measurements,
         ratios=ratios_of(measurements, base),

@@ -14,6 +14,8 @@ from stat7store.errors import Unavailable
 from stat7store.media.copies import distinct_jpeg, distinct_mp4, padded_mp4
 
 KIB, MIB = 1024, 1024**2
+MOST_WRITTEN = 128 * MIB
+"""What one measurement may write, in bytes: a whole comparison then stays below some 30 GB."""
 LABEL_DIGITS = 16
 FIRST_LABEL = 10 ** (LABEL_DIGITS - 1)
 _LARGEST_PICTURE = 256 * KIB

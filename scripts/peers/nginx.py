@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from scripts.peers.files import MIB, File
+from scripts.peers.files import MOST_WRITTEN, File
 from scripts.peers.install import find
 from scripts.peers.processes import listens, output_of, running
 from scripts.peers.work import Writing
@@ -60,7 +60,7 @@ class Nginx:
     remark: str = "sendfile, tcp_nopush, open_file_cache, no access log; WebDAV PUT: no hash, no fsync"
     path: str = "/{address}"
     writing: Writing | None = _WRITING
-    most_written: int = 256 * MIB
+    most_written: int = MOST_WRITTEN
 
     def missing(self) -> str | None:
         return None if find("nginx") else "apt-get install nginx-light"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from scripts.peers.files import MIB, File
+from scripts.peers.files import MOST_WRITTEN, File
 from scripts.peers.install import PYTHON, REQUIREMENTS, environment_missing
 from scripts.peers.processes import listens, running
 from scripts.peers.work import Writing
@@ -29,7 +29,7 @@ class PythonPeer:
     remark: str
     writing: Writing | None = _POST
     path: str = "/{address}"
-    most_written: int = 256 * MIB
+    most_written: int = MOST_WRITTEN
 
     def missing(self) -> str | None:
         return environment_missing()

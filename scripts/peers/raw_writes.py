@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
+from scripts.peers.files import MOST_WRITTEN
 from scripts.peers.work import Done
 from storage.linux import Linux
 
 _FOLDERS = 256
-_MOST_BYTES = 256 * 1024**2
 
 
 def write(folder: Path, size: int, group: int, seconds: float) -> Done:
@@ -36,7 +36,7 @@ def write(folder: Path, size: int, group: int, seconds: float) -> Done:
     took: list[float] = []
     written = 0
     now = begun
-    while now - begun < seconds and written * size < _MOST_BYTES:
+    while now - begun < seconds and written * size < MOST_WRITTEN:
         for _ in range(group):
             data = b"%016d%b" % (written, rest)
             name = hashlib.sha256(data).hexdigest()

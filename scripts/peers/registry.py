@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from scripts.peers.files import MIB, File
+from scripts.peers.files import MOST_WRITTEN, File
 from scripts.peers.install import find
 from scripts.peers.processes import listens, output_of, running
 from scripts.peers.work import Writing
@@ -35,7 +35,7 @@ class Registry:
     remark: str = "descriptors cached in memory, no access log; two requests and 11 fsyncs a write"
     path: str = "/v2/peers/blobs/sha256:{address}"
     writing: Writing | None = _WRITING
-    most_written: int = 256 * MIB
+    most_written: int = MOST_WRITTEN
 
     def missing(self) -> str | None:
         return None if find("docker-registry") else "apt-get install docker-registry"

@@ -68,7 +68,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole comparison. ``left_out``: what could not take part, or not in all, and why."""
+    """The whole comparison. ``left_out``: what could not take part, or not in all, and why; ``broken``: what failed."""
 
     format: int = FORMAT
     made_at: str
@@ -79,6 +79,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     peers: list[About]
     left_out: list[str]
+    broken: list[str] = []
     notes: list[str]
     measurements: list[Measurement]
     ratios: list[Ratio]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from scripts.peers.files import MIB, File
+from scripts.peers.files import MOST_WRITTEN, File
 from scripts.peers.processes import CHECKOUT, listens, running
 from scripts.peers.work import Writing
 from stat7store.catalog.lmdb import LmdbCatalog
@@ -39,7 +39,7 @@ class Stat7:
     remark: str = "one sync of the filesystem for all uploads that wait; every retrieval timed, stage by stage"
     path: str = "/v1/files/{address}"
     writing: Writing | None = _WRITING
-    most_written: int = 256 * MIB
+    most_written: int = MOST_WRITTEN
 
     def missing(self) -> str | None:
         if self.without and self.without not in Settings.model_fields:

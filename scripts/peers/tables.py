@@ -51,7 +51,7 @@ def markdown(found: Comparison) -> str:
             "All of it; CPU in cores, ! where the client's core was the limit:",
             table(_columns(found), _rows(found)),
             *(f"{note}." for note in found.notes),
-            *(f"Left out: {line}." for line in found.left_out),
+            *(f"Left out: {line}." for line in (*found.left_out, *found.broken)),
         ]
     )
 

@@ -104,6 +104,19 @@ async def test_the_map_of_another_process_is_followed(tmp_path: Path) -> None:
     await catalog.close()
 
 
+async def test_a_copy_holds_what_another_process_grew_the_map_for(tmp_path: Path) -> None:
+    """A process that has not yet followed another's larger map copies all of it."""
+    folder, copy = tmp_path / "catalog", tmp_path / "copy"
+    catalog = LmdbCatalog(folder, map_size=1 << 18)
+    with process("work", folder, "--operations", "700", "--map-size", str(1 << 18)) as worker:
+        kept_by_worker = await asyncio.to_thread(finish, worker)
+    assert (folder / "data.mdb").stat().st_size > 1 << 19
+    copy.mkdir()
+    await asyncio.to_thread(catalog.copy, copy)
+    assert kept_by_worker <= assert_whole(copy)
+    await catalog.close()
+
+
 async def test_dead_readers_are_cleared(tmp_path: Path) -> None:
     """The read transaction of a killed process is gone after maintenance."""
     catalog = LmdbCatalog(tmp_path / "catalog")

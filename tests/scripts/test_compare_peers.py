@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -19,8 +20,9 @@ import pytest
 from PIL import Image
 
 from scripts.compare_peers import main, parser, plan_of
-from scripts.peers.cases import QUICK_FILES, all_cases, chosen
+from scripts.peers.cases import QUICK_FILES, Case, all_cases, chosen
 from scripts.peers.compare import Plan, compare
+from scripts.peers.contest import Found, RawWrites
 from scripts.peers.files import KIB, MIB, files_of, shape_of
 from scripts.peers.generator import Load
 from scripts.peers.peer import Peer
@@ -172,6 +174,22 @@ def test_a_peer_leaves_out_what_it_cannot(samples: Path, tmp_path: Path) -> None
         ("put-4KiB-1", "fake"),
         ("put-4KiB-1", "raw writes"),
     ]
+
+
+def test_what_breaks_costs_nothing_else(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case in which something fails is told of, and what was measured before and after it is kept."""
+    measure = RawWrites.measure
+
+    def fill_the_disk(self: RawWrites, case: Case, seconds: float) -> Found:
+        if case.connections == 16:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return measure(self, case, seconds)
+
+    monkeypatch.setattr(RawWrites, "measure", fill_the_disk)
+    found = compare(plan([FakePeer()], samples, tmp_path, "put-4KiB-*"), silent)
+    assert found.broken == ["put-4KiB-16, 1 workers: [Errno 28] No space left on device"]
+    assert {each.case for each in found.measurements} == {"put-4KiB-1", "put-4KiB-64"}
+    assert "Left out: put-4KiB-16" in markdown(found)
 
 
 def test_every_write_is_new(samples: Path, tmp_path: Path) -> None:
