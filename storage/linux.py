@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+from struct import Struct
 
 from storage.base import BlobNoSpace, BlobUnavailable, BlobUnreadable
 
@@ -20,6 +21,8 @@ _EXCHANGE = 2
 _KEEP_SIZE = 1  # linux/falloc.h
 _M_MMAP_THRESHOLD = -3
 _BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # a bad sector, a bad inode, a bad checksum
+_RANGE = Struct("=QQ")  # linux/mman.h: struct cachestat_range
+_PAGES = ctypes.c_uint64 * 5  # linux/mman.h: struct cachestat
 
 # A named pipe left in a blob's place must not make open wait for a writer.
 READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -38,7 +41,7 @@ class Linux:
         self._openat2.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
         self._cachestat = prompt["syscall"]
         self._cachestat.restype = ctypes.c_long
-        self._cachestat.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
+        self._cachestat.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint]
         self._syncfs = waiting["syncfs"]
         self._syncfs.argtypes = [ctypes.c_int]
         self._sync_file_range = waiting["sync_file_range"]
@@ -62,9 +65,8 @@ class Linux:
         """Whether all of these bytes are in the page cache; False if the kernel cannot tell (before 6.5)."""
         if length == 0:
             return True
-        asked = (ctypes.c_uint64 * 2)(start, length)
-        pages = (ctypes.c_uint64 * 5)()
-        if self._cachestat(_CACHESTAT, file, asked, pages, 0) < 0:
+        pages = _PAGES()
+        if self._cachestat(_CACHESTAT, file, _RANGE.pack(start, length), pages, 0) < 0:
             return False
         spanned = (start + length - 1) // mmap.PAGESIZE - start // mmap.PAGESIZE + 1
         return pages[0] >= spanned

@@ -25,7 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from stat7store.errors import Malformed
 from stat7store.server.limits import Door
 from stat7store.server.problems import problem, problem_of_bug
-from stat7store.server.sending import Sending
+from stat7store.server.sending import Sending, send_at_once
 from stat7store.timing import now_ns
 from storage.base import ImmediateFile, LocalFile, Span
 
@@ -162,11 +162,20 @@ class Connection(RequestHandler):
         ``written`` is then called with how many of the file's bytes the kernel took.
         """
         assert self.transport is not None
+        try:
+            head_sent, sent = send_at_once(self._own_socket(), head, file, span)
+        except OSError:
+            written(0)
+            return
+        if sent == span.length:  # as it most often is
+            written(sent)
+            return
         self._request_in_progress = True
-        sending = self._send(head, file, span, lambda _: self._end_writing(True))
-        self._when_written = lambda _: written(sending.sent)
+        rest = Span(span.start + sent, span.length - sent)
+        sending = self._send(head[head_sent:], file, rest, lambda _: self._end_writing(True))
+        self._when_written = lambda _: written(sent + sending.sent)
         sending.go()
-        if self._sending is sending:  # most often all of it is taken at once
+        if self._sending is sending:
             self.transport.pause_reading()
 
     async def send_window(self, file: LocalFile, span: Span, count: Callable[[int], None]) -> None:
@@ -203,10 +212,14 @@ class Connection(RequestHandler):
     def _send(
         self, head: bytes, file: ImmediateFile | LocalFile | None, span: Span, ended: Callable[[OSError | None], None]
     ) -> Sending:
-        if self._outlet is None:  # a socket of our own on the connection: one that the event loop lets anyone wait for
-            self._outlet = socket.socket(fileno=os.dup(self.socket_number))
-        self._sending = Sending(self._loop, self._outlet, head, file, span, ended)
+        self._sending = Sending(self._loop, self._own_socket(), head, file, span, ended)
         return self._sending
+
+    def _own_socket(self) -> socket.socket:
+        """Return a socket of our own on the connection: one that the event loop lets anyone wait for."""
+        if self._outlet is None:
+            self._outlet = socket.socket(fileno=os.dup(self.socket_number))
+        return self._outlet
 
     def resume_writing(self) -> None:
         """Go on after the kernel took everything."""

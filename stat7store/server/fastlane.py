@@ -44,6 +44,7 @@ _VERSION = b" HTTP/1.1\r\n"
 _NOTHING = memoryview(b"")
 _DIGITS = re.compile(rb"[0-9a-f]{64}")
 _MOST_BYTES = 4096  # of a request
+COPIED_BYTES = 32 * 1024  # more is cheaper to send out of the page cache than to copy
 _LINE = re.compile(rb"([A-Za-z0-9_-]++):[ ]?+([!-~](?:[ -~]*+(?<=[!-~]))?+)?+\r\n")
 # these change what a request means, or how it is framed: aiohttp's to understand
 _MEANINGFUL = frozenset(
@@ -165,10 +166,9 @@ class FastLane:
         """Return the bytes, or of a larger span the file that has them in memory; None if neither is to be had."""
         if span.length > WINDOW_BYTES:
             return None
-        if span.length > INLINE_BYTES:
-            if opened.is_resident(span.start, span.length):
-                return opened
-        else:
+        if span.length > COPIED_BYTES and opened.is_resident(span.start, span.length):
+            return opened
+        if span.length <= INLINE_BYTES:  # also where the kernel does not tell what it has in memory
             body = self._buffer[: span.length]
             if opened.fill(body, span.start):
                 return body

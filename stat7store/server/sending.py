@@ -10,6 +10,22 @@ from collections.abc import Callable
 from storage.base import ImmediateFile, LocalFile, Span
 
 
+def send_at_once(outlet: socket.socket, head: bytes, file: ImmediateFile, span: Span) -> tuple[int, int]:
+    """Send what the socket takes now of a head, then of a file; return how many bytes of each that was.
+
+    The head alone is not pushed out: it leaves with the first of the file. Raises ``OSError`` if the client
+    is gone, or the file cannot be read.
+    """
+    taken = 0
+    try:
+        taken = outlet.send(head, socket.MSG_MORE)
+        if taken < len(head):
+            return taken, 0
+        return taken, os.sendfile(outlet.fileno(), file.fileno(), span.start, span.length)
+    except BlockingIOError:
+        return taken, 0
+
+
 class Sending:
     """Bytes on their way into a socket that nothing else writes to meanwhile.
 

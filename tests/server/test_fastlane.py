@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 
 from stat7store.opening import open_store, prepare
 from stat7store.server.board import Board
+from stat7store.server.fastlane import COPIED_BYTES
 from stat7store.server.outgoing import INLINE_BYTES, WINDOW_BYTES
 from stat7store.settings import Settings
 from stat7store.timing import Timing
+from storage.linux import Linux
 from tests.media import large_mp4
 from tests.running import RunningServer, serving_here, wait_until
 from tests.server.differential import ranges, tag_lists
@@ -36,7 +38,10 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a4944415478da6360000000020001e527defc0000000049454e44ae426082"
 )
-SIZES = (len(PNG), 4096, 65_536, INLINE_BYTES, INLINE_BYTES + 1, WINDOW_BYTES, 3 * 1024**2)
+SIZES = (
+    *(len(PNG), 4096, COPIED_BYTES, COPIED_BYTES + 1, 65_536),
+    *(INLINE_BYTES, INLINE_BYTES + 1, WINDOW_BYTES, 3 * 1024**2),
+)
 UNKNOWN = "0" * 64
 COMMON = "Host: localhost"
 
@@ -439,7 +444,7 @@ def test_a_deleted_file_is_not_answered_from_memory(tmp_path: Path) -> None:
             assert " 404 " in ask(side, sent)[0].head.splitlines()[0]
 
 
-@pytest.mark.parametrize("size", [INLINE_BYTES + 1, WINDOW_BYTES])
+@pytest.mark.parametrize("size", [COPIED_BYTES, COPIED_BYTES + 1, INLINE_BYTES + 1, WINDOW_BYTES])
 def test_a_larger_file_takes_the_fast_lane_too(sides: Sides, size: int) -> None:
     """A file up to a window is sent by the fast lane, and recorded with all its bytes; a larger one is not."""
     sent = request(sides.addresses[size], COMMON, f"X-Request-ID: larger.{size}")
@@ -448,6 +453,17 @@ def test_a_larger_file_takes_the_fast_lane_too(sides: Sides, size: int) -> None:
     before = sides.fast.lane
     (answer,) = ask(sides.fast, request(sides.addresses[3 * 1024**2], COMMON))
     assert len(answer.body) == 3 * 1024**2
+    assert sides.fast.lane == before
+
+
+def test_a_kernel_that_does_not_tell_what_it_has_in_memory(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 6.5 the fast lane copies what it can read at once, and leaves what is too much for that."""
+    monkeypatch.setattr(Linux, "is_resident", lambda *_: False)
+    for size in (COPIED_BYTES + 1, INLINE_BYTES):
+        assert len(ask_until_taken(sides.fast, request(sides.addresses[size], COMMON)).body) == size
+    before = sides.fast.lane
+    (answer,) = ask(sides.fast, request(sides.addresses[INLINE_BYTES + 1], COMMON))
+    assert len(answer.body) == INLINE_BYTES + 1
     assert sides.fast.lane == before
 
 
