@@ -20,6 +20,7 @@ from storage.linux import READ_ONLY, Linux
 from storage.open_file import OpenFile
 
 _READ_BYTES = 1 << 20
+_KEPT_BYTES = 256 * 1024  # what was put out must soon leave its room to what comes in
 # So many files a process remembers as checked; more are checked again.
 _REMEMBERED = 1 << 16
 _MARK_EVERY_NS = 60 * 10**9
@@ -79,7 +80,7 @@ class Shelf:
         self._counts = counts
         self._checked: dict[str, tuple[_Identity, int]] = {}
         self._checking: dict[str, asyncio.Event] = {}
-        self._kept = KeptFiles[ShelvedFile]()
+        self._kept = KeptFiles[ShelvedFile](_KEPT_BYTES)
 
     async def find(self, location: Location) -> Found | None:
         """Return the file of a blob; None if it is not there, or was not what it should be.

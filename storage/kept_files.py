@@ -1,4 +1,4 @@
-"""Small files that stay open for a while, since opening one takes longer than reading it."""
+"""Files that stay open for a while, since opening one takes longer than reading a little of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from storage.recent import Recent
 File = TypeVar("File", bound=OpenFile)
 
 _MOST_FILES = 2048
-_MOST_BYTES = 256 * 1024  # of one file
 _TURN_EVERY_S = 20.0
 
 
@@ -23,7 +22,9 @@ class KeptFiles(Generic[File]):
     One that is deleted keeps its room on disk for as long: at most two turns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int | None = None) -> None:
+        """``most_bytes``: larger files are not kept, where the room of those that are gone is soon needed."""
+        self._most_bytes = most_bytes
         self._files: Recent[Location, File] = Recent(min(_MOST_FILES, _most_open_files() // 8))
         self._turning: asyncio.TimerHandle | None = None
 
@@ -32,8 +33,8 @@ class KeptFiles(Generic[File]):
         return self._files.get(location)
 
     def keep(self, location: Location, file: File) -> None:
-        """Keep a file open, if it is a small one."""
-        if file.size > _MOST_BYTES:
+        """Keep a file open, unless it is too large for that."""
+        if self._most_bytes is not None and file.size > self._most_bytes:
             return
         self._files.put(location, file)
         if self._turning is None:

@@ -34,7 +34,9 @@ class OpenFile:
 
     def is_resident(self, start: int, length: int) -> bool:
         """See ``ImmediateFile``."""
-        return start + length <= self.size and self._linux.is_resident(self._file, start, length)
+        # its size by now, and not as it was opened: nobody reads where this moves to
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        return start + length <= size and self._linux.is_resident(self._file, start, length)
 
     def __del__(self) -> None:
         with suppress(OSError):

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import socket
@@ -442,6 +443,23 @@ def test_a_deleted_file_is_not_answered_from_memory(tmp_path: Path) -> None:
         ask(side, sent.replace(b"GET", b"DELETE"))
         for _ in range(20):
             assert " 404 " in ask(side, sent)[0].head.splitlines()[0]
+
+
+@pytest.mark.parametrize("size", [COPIED_BYTES, COPIED_BYTES + 1, WINDOW_BYTES])
+def test_a_file_that_lost_its_end_is_found_out(tmp_path: Path, size: int) -> None:
+    """A file whose last byte is gone since it was last sent is told to be damaged, and not sent in part."""
+    picture = PNG + random.Random(4).randbytes(size - len(PNG))
+    with RunningServer(tmp_path / "data", workers=1) as server:
+        side = Server(int(server.url.rpartition(":")[2]), Board.__new__(Board))
+        head = f"POST /v1/files HTTP/1.1\r\n{COMMON}\r\nContent-Length: {size}\r\n\r\n"
+        (stored,) = ask(side, head.encode() + picture)
+        address = json.loads(stored.body)["address"]
+        for _ in range(5):
+            assert ask(side, request(address, COMMON))[0].body == picture
+        (blob,) = (file for file in (tmp_path / "data" / "blobs").rglob("*") if file.name.startswith(address))
+        os.truncate(blob, size - 1)
+        (answer,) = ask(side, request(address, COMMON))
+        assert json.loads(answer.body)["type"].endswith("damaged")
 
 
 @pytest.mark.parametrize("size", [COPIED_BYTES, COPIED_BYTES + 1, INLINE_BYTES + 1, WINDOW_BYTES])
