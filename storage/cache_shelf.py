@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import stat
@@ -132,6 +133,10 @@ class Shelf:
                 file = await self._threads.run(lambda: os.open(path, READ_ONLY, dir_fd=self._root))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept.give_up():
+                return await self._open(path)  # what was kept open is worth less than what is asked for
+            raise
         return file
 
     def remember(self, location: Location, facts: os.stat_result) -> None:

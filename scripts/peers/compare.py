@@ -53,8 +53,9 @@ class _Notes:
 def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
     """Carry out a plan; everything it started is stopped and removed when it returns or raises.
 
-    A case that fails is told of, and the others are measured. Raises ``WrongAnswer`` if a peer answers with other
-    bytes than it was given, ``Unavailable`` if one does not start.
+    What fails once something was measured (a case, or a server that does not start with so many workers) is told of
+    in the comparison. Raises ``WrongAnswer`` if a peer answers with other bytes than it was given, ``Unavailable`` if
+    one does not start at first.
     """
     notes = _Notes(list(plan.left_out))
     sizes = sorted({case.file_size for case in plan.cases})
@@ -76,14 +77,18 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
     with tempfile.TemporaryDirectory(prefix="stat7-peers-", dir=plan.folder) as folder:
         for workers in plan.workers:
             servers, client = _cores(workers, notes)
-            with _running(plan, Path(folder), workers, (servers, client), files, shapes, show) as (contest, told):
-                abouts |= {about.name: about for about in told}
-                for case in for_workers(plan.cases, workers):
-                    try:
-                        measurements += _measured(plan, case, workers, contest, notes, show)
-                    except (Unavailable, OSError) as error:
-                        notes.broken.append(f"{case.name}, {workers} workers: {error}")
-                        show(f"it broke: {notes.broken[-1]}")
+            try:
+                with _running(plan, Path(folder), workers, (servers, client), files, shapes, show) as (contest, told):
+                    abouts |= {about.name: about for about in told}
+                    for case in for_workers(plan.cases, workers):
+                        try:
+                            measurements += _measured(plan, case, workers, contest, notes, show)
+                        except (Unavailable, OSError) as error:
+                            _break(notes, show, f"{case.name}, {workers} workers: {error}")
+            except (Unavailable, OSError) as error:
+                if not measurements:
+                    raise
+                _break(notes, show, f"{workers} workers: {error}")
         show("removing what was written")
     if any(found.peer == RAW for found in measurements):
         abouts[RAW] = About(name=RAW, version="", durable=True, remark=RAW_REMARK, verified=0)
@@ -102,6 +107,11 @@ def compare(plan: Plan, show: Callable[[str], None]) -> Comparison:
         measurements=measurements,
         ratios=ratios_of(measurements, base),
     )
+
+
+def _break(notes: _Notes, show: Callable[[str], None], what: str) -> None:
+    notes.broken.append(what)
+    show(f"it broke: {what}")
 
 
 @contextmanager

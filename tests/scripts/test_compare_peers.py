@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ from scripts.peers.report import About, Comparison, Measurement, ratios_of
 from scripts.peers.tables import charts, markdown, write_results
 from scripts.peers.verify import WrongAnswer, verify
 from scripts.peers.work import Ask, Done, Work, Writes, Writing, head
+from stat7store.errors import Unavailable
 from stat7store.latency.report import Machine
 from stat7store.media.sniff import sniff
 from tests.house.project import ROOT, plain_environment
@@ -190,6 +192,28 @@ def test_what_breaks_costs_nothing_else(samples: Path, tmp_path: Path, monkeypat
     assert found.broken == ["put-4KiB-16, 1 workers: [Errno 28] No space left on device"]
     assert {each.case for each in found.measurements} == {"put-4KiB-1", "put-4KiB-64"}
     assert "Left out: put-4KiB-16" in markdown(found)
+
+
+def test_a_server_that_starts_but_once_costs_nothing_else(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that does not start with two workers ends the comparison if it is the first, and else is told of."""
+    serving = FakePeer.serving
+
+    def refuse_two(
+        self: FakePeer, folder: Path, port: int, workers: int, cores: Sequence[int]
+    ) -> AbstractContextManager[list[psutil.Process]]:
+        if workers == 2:
+            raise Unavailable("it does not start")
+        return serving(self, folder, port, workers, cores)
+
+    monkeypatch.setattr(FakePeer, "serving", refuse_two)
+    wanted = plan([FakePeer()], samples, tmp_path, "put-64KiB-64")
+    found = compare(replace(wanted, workers=[1, 2]), silent)
+    assert found.broken == ["2 workers: it does not start"]
+    assert {each.workers for each in found.measurements} == {1}
+    with pytest.raises(Unavailable, match="it does not start"):
+        compare(replace(wanted, workers=[2]), silent)
 
 
 def test_every_write_is_new(samples: Path, tmp_path: Path) -> None:

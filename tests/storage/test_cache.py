@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -233,6 +234,24 @@ async def test_a_hit_needs_no_waiting(watched: Watched, cached: CachedBlobs, tmp
     await again.close()
     await cached.delete(location)
     assert cached.open_now(location) is None
+
+
+async def test_a_hit_with_no_more_files_to_open(watched: Watched, cached: CachedBlobs) -> None:
+    """What is kept open is closed for what is asked for, which does not go to the blobs behind for that."""
+    data = os.urandom(300_000)  # too large to be kept open
+    asked = await warmed(cached, data)
+    for _ in range(20):
+        assert cached.open_now(await warmed(cached, os.urandom(1000))) is not None
+    opened = len(watched.opened)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        assert await fetch(cached, asked) == data
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(watched.opened) == opened
 
 
 async def test_a_cold_file_of_the_cache_is_still_the_cache(cached: CachedBlobs, tmp_path: Path) -> None:
