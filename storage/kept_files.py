@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 from typing import Generic, TypeVar
 
@@ -13,36 +14,46 @@ from storage.recent import Recent
 File = TypeVar("File", bound=OpenFile)
 
 _MOST_FILES = 2048
-_TURN_EVERY_S = 20.0
+_SPARE_FILES = 32
+_LOOK_EVERY_S = 1.0
+_LOOKS_A_TURN = 20
 
 
 class KeptFiles(Generic[File]):
     """Files that one event loop has open, each for half a minute or so after its last use.
 
-    One that is deleted keeps its room on disk for as long: at most two turns.
+    One that is deleted, by whomever, keeps its room on disk for a second at most.
     """
 
     def __init__(self, most_bytes: int | None = None) -> None:
         """``most_bytes``: larger files are not kept, where the room of those that are gone is soon needed."""
         self._most_bytes = most_bytes
         self._files: Recent[Location, File] = Recent(min(_MOST_FILES, _most_open_files() // 8))
-        self._turning: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._looks = 0
 
     def get(self, location: Location) -> File | None:
         """Return the open file of a blob, None if there is none."""
         return self._files.get(location)
 
     def keep(self, location: Location, file: File) -> None:
-        """Keep a file open, unless it is too large for that."""
+        """Keep a file open, unless it is too large for that, or others soon need what may still be opened."""
         if self._most_bytes is not None and file.size > self._most_bytes:
             return
+        if file.fileno() >= _most_open_files() - _SPARE_FILES:  # the lowest number that was free
+            return
         self._files.put(location, file)
-        if self._turning is None:
-            self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
-    def _turn(self) -> None:
-        self._files.turn()
-        self._turning = asyncio.get_running_loop().call_later(_TURN_EVERY_S, self._turn) if self._files else None
+    def _look(self) -> None:
+        self._looks += 1
+        if self._looks % _LOOKS_A_TURN == 0:
+            self._files.turn()
+        for location, file in self._files.items():
+            if not os.fstat(file.fileno()).st_nlink:
+                self._files.drop(location)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look) if self._files else None
 
     def drop(self, location: Location) -> None:
         """Keep nothing open of this blob."""
@@ -57,8 +68,8 @@ class KeptFiles(Generic[File]):
 
     def close(self) -> None:
         """Let go of everything for good; repeats are harmless."""
-        if self._turning is not None:
-            self._turning.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         self._files = Recent(0)
 
 

@@ -47,5 +47,9 @@ class Recent(Generic[Key, Value]):
         self._old = self._young
         self._young = {}
 
+    def items(self) -> list[tuple[Key, Value]]:
+        """Return what is kept, with its keys; a value may be there twice."""
+        return [*self._young.items(), *self._old.items()]
+
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

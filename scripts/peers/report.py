@@ -86,10 +86,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ratios_of(measurements: Sequence[Measurement], base: str) -> list[Ratio]:
-    """Compare ``base`` with each other peer, case by case. Rounds with nothing answered do not count."""
-    bases = {(found.case, found.workers): found for found in measurements if found.peer == base}
+    """Compare ``base`` with each other peer, case by case: those that erred in none of its rounds.
+
+    Rounds with nothing answered do not count.
+    """
+    right = [found for found in measurements if not found.errors]
+    bases = {(found.case, found.workers): found for found in right if found.peer == base}
     ratios = []
-    for other in measurements:
+    for other in right:
         ours = bases.get((other.case, other.workers))
         if ours is None or other is ours or other.rate:
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from scripts.peers.cases import Case, Kind, all_cases
-from scripts.peers.files import size_text
+from scripts.peers.files import MOST_WRITTEN, size_text
 from scripts.peers.report import Comparison, Measurement, Ratio
 from stat7store.latency.charts import lines
 from stat7store.latency.results import provenance, put_section, table, write_charts
@@ -19,8 +19,8 @@ _DURABLE = {True: "yes", False: "no", None: "–"}
 _HOW = """Medians of rounds of {seconds:g} s each ({rounds}), in turns, after a warm-up. Each file, as each peer answers
 with it, was compared byte for byte with what was stored before anything was measured. Cold: the files' bytes were
 dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`, where requests go
-when they are due and latency counts from then. A round of writes ends early when it has written 256 MiB (RADOS
-Gateway: 32)."""
+when they are due and latency counts from then. A round of writes ends early when it has written {most} (RADOS
+Gateway: 32). Where a peer erred, the last table says so, and it has no ratio."""
 
 
 def terminal(found: Comparison) -> Table:
@@ -39,7 +39,7 @@ def markdown(found: Comparison) -> str:
         [
             "## Beside other servers",
             provenance(found.command, found.machine, found.made_at),
-            _HOW.format(rounds=found.rounds, seconds=found.seconds),
+            _HOW.format(rounds=found.rounds, seconds=found.seconds, most=size_text(MOST_WRITTEN)),
             table(
                 ("peer", "version", "an acknowledged write is on the disk", "remark"),
                 ([peer.name, peer.version or "–", _DURABLE[peer.durable], peer.remark] for peer in found.peers),

@@ -283,7 +283,9 @@ def test_raw_writes(tmp_path: Path) -> None:
     assert {path.stat().st_size for path in files} == {4 * KIB}
 
 
-def measurement(case: str, peer: str, *rates: float, client_cpu: float = 0.5, rate: float = 0.0) -> Measurement:
+def measurement(
+    case: str, peer: str, *rates: float, client_cpu: float = 0.5, rate: float = 0.0, errors: int = 0
+) -> Measurement:
     """A measurement of these rates."""
     return Measurement(
         case=case,
@@ -296,6 +298,7 @@ def measurement(case: str, peer: str, *rates: float, client_cpu: float = 0.5, ra
         server_cpu=1.0,
         client_cpu=client_cpu,
         rate=rate,
+        errors=errors,
     )
 
 
@@ -307,11 +310,15 @@ FOUND = [
     measurement("open-4KiB", "stat7", 10.0, 10.0, 10.0, rate=10.0),
     measurement("open-4KiB", "nginx", 20.0, 20.0, 20.0, rate=20.0),
     measurement("put-4KiB-1", "other", 1.0, 1.0, 1.0),
+    measurement("put-4KiB-16", "stat7", 1.0, 1.0, 1.0),
+    measurement("put-4KiB-16", "nginx", 1.0, 1.0, 1.0, errors=1),
 ]
 
 
 def test_ratios() -> None:
-    """A ratio is taken round by round; open loops, rounds without an answer and cases without the first have none."""
+    """A ratio is taken round by round; open loops, rounds without an answer, and cases that a peer erred in or the
+    first was not in have none.
+    """
     found = [(ratio.case, ratio.peer, ratio.median, ratio.low, ratio.high) for ratio in ratios_of(FOUND, "stat7")]
     assert found == [("get-4KiB", "nginx", 2.0, 0.5, 3.0), ("get-64KiB", "nginx", 1.0, 1.0, 1.0)]
 
