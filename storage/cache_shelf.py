@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import stat
@@ -21,7 +20,6 @@ from storage.linux import READ_ONLY, Linux
 from storage.open_file import OpenFile
 
 _READ_BYTES = 1 << 20
-_KEPT_BYTES = 256 * 1024  # what was put out must soon leave its room to what comes in
 # So many files a process remembers as checked; more are checked again.
 _REMEMBERED = 1 << 16
 _MARK_EVERY_NS = 60 * 10**9
@@ -81,7 +79,7 @@ class Shelf:
         self._counts = counts
         self._checked: dict[str, tuple[_Identity, int]] = {}
         self._checking: dict[str, asyncio.Event] = {}
-        self._kept = KeptFiles[ShelvedFile](_KEPT_BYTES)
+        self._kept = KeptFiles[ShelvedFile](only_small=True)
 
     async def find(self, location: Location) -> Found | None:
         """Return the file of a blob; None if it is not there, or was not what it should be.
@@ -134,8 +132,8 @@ class Shelf:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept.give_up():
-                return await self._open(path)  # what was kept open is worth less than what is asked for
+            if self._kept.make_way(error):
+                return await self._open(path)
             raise
         return file
 

@@ -197,8 +197,8 @@ class FilesystemBlobs:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BlobMissing(location) from error
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept.give_up():
-                return await self._open(location)  # what was kept open is worth less than what is asked for
+            if self._kept.make_way(error):
+                return await self._open(location)
             if error.errno == errno.ELOOP:
                 raise BlobDamaged(location, "it is a symbolic link") from error
             raise unreadable(error) from error

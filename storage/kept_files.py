@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ from storage.recent import Recent
 File = TypeVar("File", bound=OpenFile)
 
 _MOST_FILES = 2048
+_SMALL_BYTES = 256 * 1024
 _SPARE_FILES = 32
 _LOOK_EVERY_S = 1.0
 _LOOKS_A_TURN = 20
@@ -22,12 +24,13 @@ _LOOKS_A_TURN = 20
 class KeptFiles(Generic[File]):
     """Files that one event loop has open, each for half a minute or so after its last use.
 
-    One that is deleted, by whomever, keeps its room on disk for a second at most.
+    One that is deleted, by whomever, keeps its room on disk for a second or so, if it is small (256 KiB)
+    for as long as it is kept.
     """
 
-    def __init__(self, most_bytes: int | None = None) -> None:
-        """``most_bytes``: larger files are not kept, where the room of those that are gone is soon needed."""
-        self._most_bytes = most_bytes
+    def __init__(self, *, only_small: bool = False) -> None:
+        """``only_small``: where the room of what is deleted is needed at once, no large file is kept."""
+        self._only_small = only_small
         self._files: Recent[Location, File] = Recent(min(_MOST_FILES, _most_open_files() // 8))
         self._looking: asyncio.TimerHandle | None = None
         self._looks = 0
@@ -38,7 +41,7 @@ class KeptFiles(Generic[File]):
 
     def keep(self, location: Location, file: File) -> None:
         """Keep a file open, unless it is too large for that, or others soon need what may still be opened."""
-        if self._most_bytes is not None and file.size > self._most_bytes:
+        if self._only_small and file.size > _SMALL_BYTES:
             return
         if file.fileno() >= _most_open_files() - _SPARE_FILES:  # the lowest number that was free
             return
@@ -51,7 +54,7 @@ class KeptFiles(Generic[File]):
         if self._looks % _LOOKS_A_TURN == 0:
             self._files.turn()
         for location, file in self._files.items():
-            if not os.fstat(file.fileno()).st_nlink:
+            if file.size > _SMALL_BYTES and not os.fstat(file.fileno()).st_nlink:
                 self._files.drop(location)
         self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look) if self._files else None
 
@@ -59,12 +62,16 @@ class KeptFiles(Generic[File]):
         """Keep nothing open of this blob."""
         self._files.drop(location)
 
-    def give_up(self) -> bool:
-        """Close all that nobody else holds; tell whether there were any."""
-        some = len(self._files) > 0
+    def make_way(self, error: OSError) -> bool:
+        """Close all that nobody else holds if no more files may be open; tell whether to try again.
+
+        What is kept open is worth less than what is asked for.
+        """
+        if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._files:
+            return False
         self._files.turn()
         self._files.turn()
-        return some
+        return True
 
     def close(self) -> None:
         """Let go of everything for good; repeats are harmless."""

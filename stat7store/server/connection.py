@@ -156,6 +156,14 @@ class Connection(RequestHandler):
         if not self._paused:
             self._end_writing(not self.transport.is_closing())
 
+    def can_send_files(self) -> bool:
+        """Tell whether ``send_file`` can be used: not if no more files may be open."""
+        try:
+            self._own_socket()
+        except OSError:
+            return False
+        return True
+
     def send_file(self, head: bytes, file: ImmediateFile, span: Span, written: Callable[[int], None]) -> None:
         """Send a head and bytes of an open file that are in memory; nothing is read until the kernel has them.
 

@@ -144,7 +144,7 @@ class FastLane:
                 body = self._bytes(opened, plan.span)
                 source = opened.source
             clock.disk = clock.disk_first = now_ns() - begun
-        if body is None:
+        if body is None or not (isinstance(body, memoryview) or connection.can_send_files()):
             return False
         given = asked.request_id or self._new_request_id()
         head = self._head(plan, clock, source, given)

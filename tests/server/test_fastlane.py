@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import resource
 import socket
 import threading
 import time
@@ -239,7 +240,8 @@ tame = st.builds(
     *(methods, addresses, ends, hosts),
 ) | st.builds(
     lambda method, host, lines: _joined(f"{method} /v1/files/<address> HTTP/1.1", host, *lines),
-    *(methods, hosts, st.lists(harmless, max_size=3)),
+    # a second User-Agent is malformed, and would cost what came with it its answer
+    *(methods, hosts, st.lists(harmless, max_size=3, unique_by=lambda line: line.partition(":")[0].lower())),
 )
 wild = st.builds(
     lambda method, space, address, end, version, host, lines: _joined(
@@ -483,6 +485,31 @@ def test_a_kernel_that_does_not_tell_what_it_has_in_memory(sides: Sides, monkeyp
     (answer,) = ask(sides.fast, request(sides.addresses[INLINE_BYTES + 1], COMMON))
     assert len(answer.body) == INLINE_BYTES + 1
     assert sides.fast.lane == before
+
+
+def test_with_no_more_files_to_open_the_other_path_answers(tmp_path: Path) -> None:
+    """Sending from a file needs a second descriptor of the connection; without it the bytes come all the same."""
+    picture = PNG + random.Random(5).randbytes(60_000)
+    with RunningServer(tmp_path / "data", workers=1) as server:
+        side = Server(int(server.url.rpartition(":")[2]), Board.__new__(Board))
+        head = f"POST /v1/files HTTP/1.1\r\n{COMMON}\r\nContent-Length: {len(picture)}\r\n\r\n"
+        (stored,) = ask(side, head.encode() + picture)
+        sent = request(json.loads(stored.body)["address"], COMMON)
+        worker = server.process.children()[-1]
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                assert ask(side, sent)[0].body == picture  # until the file is kept open
+            numbers: set[int] = set()
+            while not numbers or len(numbers) <= max(numbers):  # until no number is left between those in use
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", side.port), timeout=60))
+                stream = stack.enter_context(connection.makefile("rb"))
+                connection.sendall(f"GET /healthz HTTP/1.1\r\n{COMMON}\r\n\r\n".encode())
+                receive(stream, "GET")
+                numbers = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
+            _, most = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (len(numbers), most))
+            connection.sendall(sent)
+            assert receive(stream, "GET").body == picture
 
 
 def test_a_client_that_goes_away_is_recorded_as_gone(sides: Sides) -> None:
