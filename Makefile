@@ -13,6 +13,7 @@ TOOLS := .tools/.made
 RUN := .venv/.made-run
 DEV := .venv/.made-dev
 FOUND := docs/results/reliability.jsonl
+COMPILED := hatch_build.py $(shell find stat7store storage -name '_*.[ch]')
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +52,7 @@ lock: $(TOOLS) ## Write the lock files anew (ARGS=--upgrade takes the newest rel
 
 clean: ## Remove what was made, but never stored data
 	rm -rf .venv .tools .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist
+	find stat7store storage -name '_*.so' -delete
 	find . -name __pycache__ -not -path './stat7-data/*' -prune -exec rm -rf {} +
 
 $(TOOLS): requirements/tools.lock scripts/bootstrap.sh
@@ -58,12 +60,12 @@ $(TOOLS): requirements/tools.lock scripts/bootstrap.sh
 	@scripts/bootstrap.sh tools
 	@touch $@
 
-$(RUN): pyproject.toml requirements/run.lock requirements/build.lock $(TOOLS)
+$(RUN): pyproject.toml requirements/run.lock requirements/build.lock $(TOOLS) $(COMPILED)
 	@echo "Installing the server into .venv"
 	@scripts/bootstrap.sh run
 	@touch $@
 
-$(DEV): pyproject.toml requirements/dev.lock requirements/build.lock $(TOOLS)
+$(DEV): pyproject.toml requirements/dev.lock requirements/build.lock $(TOOLS) $(COMPILED)
 	@echo "Installing the server and its developers' tools into .venv"
 	@scripts/bootstrap.sh dev
 	@touch $(RUN) $@

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What the image is built with, and what the tests run without an image:
 #
+#   docker/install.sh compiler              what compiles the parts in C, if it is missing
 #   docker/install.sh dependencies PREFIX   a virtual environment with the locked dependencies
 #   docker/install.sh project PREFIX        builds the wheel and puts it in
 #
@@ -10,13 +11,19 @@ set -eu
 
 : "${PIP:=python -m pip}"
 step=$1
-prefix=$2
+prefix=${2-}
 
 locked() {
     $PIP --python "$1/bin/python" install --quiet --no-deps --only-binary=:all: --require-hashes -r "requirements/$2.lock"
 }
 
 case $step in
+compiler)
+    if ! command -v cc >/dev/null; then
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends gcc libc6-dev >/dev/null
+    fi
+    ;;
 dependencies)
     python -m venv --without-pip "$prefix"
     locked "$prefix" run
@@ -28,6 +35,7 @@ project)
     locked "$scratch/build" build
     $PIP --python "$scratch/build/bin/python" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$scratch" .
     $PIP --python "$prefix/bin/python" install --quiet --no-deps "$scratch"/*.whl
+    (cd / && "$prefix/bin/python" -c 'from storage import compiled; assert not compiled.missing(), compiled.missing()')
     ;;
 *)
     echo "docker/install.sh: there is no step '$step'" >&2

@@ -3,7 +3,8 @@
 #
 #   scripts/bootstrap.sh tools      pip and uv, pinned, into .tools/
 #   scripts/bootstrap.sh run        .venv with what the server needs, and the project itself (editable)
-#   scripts/bootstrap.sh dev        .venv with exactly what the lock file for developers says, and the project
+#   scripts/bootstrap.sh dev        .venv with exactly what the lock file for developers says, and the project;
+#                                   gcc and Python's headers too, where they are missing and may be installed
 #   scripts/bootstrap.sh system     the Debian packages that the tests use
 #   scripts/bootstrap.sh lock       the lock files anew; `lock --upgrade` takes the newest releases
 #
@@ -44,8 +45,12 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
+may_install() {
+    { command -v apt-get && as_root true; } >/dev/null 2>&1
+}
+
 install_debian() {
-    if ! { command -v apt-get && as_root true; } >/dev/null 2>&1; then
+    if ! may_install; then
         fail "please install: $* (on Debian: sudo apt-get install $*), then try again"
     fi
     echo "Installing Debian packages: $*"
@@ -110,9 +115,22 @@ make_venv() {
     fi
 }
 
-# With the locked build backend, not one fetched for the occasion.
+# With the locked build backend, not one fetched for the occasion. uv shows nothing of what the build says, and does not
+# build again for a change of C alone: hatch_build.py does, and tells if it cannot.
 install_project() {
     uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+    .venv/bin/python hatch_build.py
+}
+
+# What compiles the parts in C, where it may be installed: the project does without them, the tests do not.
+install_compiler() {
+    local include compiler=${CC:-cc} missing=()
+    include=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    if ! command -v "${compiler%% *}" >/dev/null; then missing+=(gcc); fi
+    if [ ! -e /usr/include/stdio.h ]; then missing+=(libc6-dev); fi
+    # Debian's Python has its headers in a package; any other brought its own, or none
+    if [ ! -e "$include/Python.h" ] && [[ $include == /usr/include/* ]]; then missing+=("${include##*/}-dev"); fi
+    if [ ${#missing[@]} -gt 0 ] && may_install; then install_debian "${missing[@]}"; fi
 }
 
 install_run() {
@@ -127,6 +145,7 @@ install_dev() {
     hand_over
     make_venv
     uv pip sync --quiet --python .venv --require-hashes --no-build requirements/dev.lock requirements/build.lock
+    install_compiler
     install_project
 }
 

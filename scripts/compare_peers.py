@@ -11,7 +11,8 @@ Peers, `--peers`, the first of which the others are held against:
 What is missing is said with the command that brings it, and left out; `--install` brings it.
 
 The server is pinned to the first core (or the first two, for two workers), the client to the next. Reads
-are asked for by wrk (on Debian: apt-get install wrk); writes and the open loop by a client of raw sockets.
+are asked for by wrk (on Debian: apt-get install wrk); writes by a client of raw sockets; the open loop by a
+program in C, compiled when it is needed (apt-get install gcc libc6-dev).
 
 examples:
   scripts/compare_peers.py --install                                    bring the peers, and compare nothing
@@ -38,11 +39,12 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from scripts.peers.cases import FILES, QUICK_FILES, Case, all_cases, chosen
+from scripts.peers.cases import FILES, QUICK_FILES, Case, Kind, all_cases, chosen
 from scripts.peers.compare import Plan, compare
 from scripts.peers.gateway import Gateway
 from scripts.peers.install import find, install
 from scripts.peers.nginx import Nginx
+from scripts.peers.open_loop import COMPILER, program
 from scripts.peers.peer import Peer
 from scripts.peers.processes import CHECKOUT
 from scripts.peers.python_peers import HASHFS, OBJECTSTORE, STARLETTE
@@ -91,6 +93,8 @@ def plan_of(options: argparse.Namespace, command: str) -> Plan:
         raise Malformed(f"no case is called {', '.join(patterns)}; --list names them")
     if not find("wrk"):
         raise Unavailable(f"wrk is missing: {WRK}")
+    if any(case.kind is Kind.OPEN for case in cases):
+        program()  # better now than when all is loaded
     left_out: list[str] = []
     if options.scale:
         peers: list[Peer] = [Stat7(f"stat7, {entries:,} entries", entries=entries) for entries in options.scale]
@@ -114,9 +118,10 @@ def plan_of(options: argparse.Namespace, command: str) -> Plan:
 
 
 def bring(names: Sequence[str]) -> None:
-    """Install what these peers miss, and wrk. Raises ``Unavailable`` if that fails."""
-    if not find("wrk"):
-        install(WRK)
+    """Install what these peers miss, wrk, and a compiler. Raises ``Unavailable`` if that fails."""
+    for tool, command in (("wrk", WRK), ("cc", COMPILER)):
+        if not find(tool):
+            install(command)
     for peer in _named(names):
         missing = peer.missing()
         if missing is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import msgspec
 
 from stat7store.address import Address
 from stat7store.catalog.base import BulkCatalog, NewFile
@@ -12,11 +13,10 @@ from stat7store.record import FileRecord, Locator, Place
 from stat7store.room import Promise, Room
 from stat7store.translate import blob_errors
 from stat7store.upload import accepted_type, refuse_empty, refuse_too_large
-from storage.base import BulkBlobs, Spool
+from storage.base import BulkBlobs, PassedOn, Spool
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A file whose bytes are all in its spool, and hash to its address."""
 
     spool: Spool
@@ -24,13 +24,6 @@ class Incoming:
     media_type: str
     filename: str
     tags: tuple[str, ...] = ()
-    promise: Promise | None = None
-
-    def close(self) -> None:
-        """Let go of the spool, and of the room held for it."""
-        self.spool.close()
-        if self.promise is not None:
-            self.promise.close()
 
 
 class Bulk:
@@ -78,7 +71,15 @@ class Bulk:
         with blob_errors():
             return self._blobs.spool_now()
 
-    def held(self, addresses: Sequence[Address]) -> set[Address]:
+    def pass_on(self, spool: Spool) -> PassedOn:
+        """Let go of a spool without closing it, for ``take_over`` in another process; its file is the caller's."""
+        return self._blobs.pass_on(spool)
+
+    def take_over(self, spool: PassedOn) -> Spool:
+        """Return a spool that was passed on; its file is the spool's from then on."""
+        return self._blobs.take_over(spool)
+
+    def held(self, addresses: Collection[Address]) -> set[Address]:
         """Return those of these files that are stored, and all of them. Raises ``Damaged`` or ``Unavailable``.
 
         On a backend that can only be asked for one file at a time, the catalog's word is taken for it.
@@ -103,7 +104,7 @@ class Bulk:
         ]
         rows.sort(key=lambda row: row.record.address)  # as the catalog likes it
         added = self._catalog.add_many(rows) if rows else []  # last: what the catalog knows is durable
-        created = {outcome.entry.address for outcome in added if outcome.created}
+        created = {outcome.entry.record.address for outcome in added if outcome.created}
         return [file.address in created and wanted[file.address] is file for file in files]
 
     def _not_whole(self, addresses: Iterable[Address]) -> dict[Address, Place | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _string
 from typing import Annotated, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote
@@ -16,8 +17,18 @@ from stat7store.address import Address
 from stat7store.canonical import canonical_decimal as _decimal
 from stat7store.canonical import canonical_json, canonical_timestamp
 from stat7store.errors import Malformed
-from stat7store.plain import plain_form
 from stat7store.record import HORIZONS, FileRecord
+from storage import compiled
+
+try:
+    compiled.wanted()
+    from stat7store._plain import plain_form
+except ImportError:
+
+    def plain_form(entity: object) -> bytes | None:
+        """Leave every entity to the careful way."""
+        return None
+
 
 Name = Annotated[str, Meta(min_length=1)]
 Rating = Annotated[float, Meta(ge=-1.0, le=1.0)]
@@ -95,6 +106,7 @@ class _Entity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: dict[str, object]
 
 
+@lru_cache(maxsize=256)  # all files have the same coordinates when they arrive
 def stat7_uri(coordinates: Coordinates) -> str:
     """Return ``stat7://{realm}/{lineage}/{adjacency hash}/{horizon}?r={resonance}&v={velocity}&d={density}``.
 

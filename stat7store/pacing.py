@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class Pace:
@@ -25,9 +26,12 @@ class Pace:
 
 async def to_the_end(work: Callable[[bytes], None], data: bytes) -> None:
     """Do it in a thread; who is cancelled waits for the thread, which uses what he would close."""
-    working = asyncio.create_task(asyncio.to_thread(work, data))
+    # no task, which a loop that ends would cancel while the thread still works
+    working = asyncio.get_running_loop().run_in_executor(None, work, data)
     try:
         await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.wait([working])
+        while not working.done():
+            with suppress(asyncio.CancelledError):  # cancelled again: it still has to wait
+                await asyncio.wait([working])
         raise

@@ -6,9 +6,10 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from stat7store.errors import NoSpace, Unavailable
 
@@ -94,18 +95,14 @@ class Room:
             folder.name: disk.free for folder, disk in zip(self._all_folders, _look(self._all_folders), strict=True)
         }
 
-    @contextmanager
-    def promise(self, size: int = 0) -> Iterator[Promise]:
-        """Hold room for bytes as they come, for the length of the context; ``size`` of them are announced.
+    def promise(self, size: int = 0) -> Promise:
+        """Hold room for bytes as they come, until the promise is closed; ``size`` of them are announced.
 
         Raises ``NoSpace`` at once if so many do not fit.
         """
         promise = Promise(self)
-        try:
-            promise.announce(size)
-            yield promise
-        finally:
-            promise.close()
+        promise.announce(size)
+        return promise
 
     def check(self, size: int) -> None:
         """Return if there is room for ``size`` bytes now, without promising it. Raises ``NoSpace``."""
@@ -191,7 +188,7 @@ class Room:
 
 class Promise:
     """The room that is held for one request: for twice what has come, so that an announced length is not enough
-    to keep others out. Made by ``Room.promise``."""
+    to keep others out. A context that closes it. Made by ``Room.promise``."""
 
     __slots__ = ("_announced", "_promised", "_room", "_taken", "_unwritten")
 
@@ -201,6 +198,14 @@ class Promise:
         self._promised = 0
         self._taken = 0
         self._unwritten = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def announce(self, size: int) -> None:
         """See whether ``size`` bytes will fit, which are to come. Raises ``NoSpace``."""

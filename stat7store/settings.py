@@ -77,7 +77,7 @@ Endpoint = Annotated[str, AfterValidator(_endpoint)]
 class Settings(BaseSettings):
     """Everything an operator may set. The description of each field is its documentation."""
 
-    model_config = SettingsConfigDict(env_prefix="STAT7_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STAT7_", extra="forbid", frozen=True, defer_build=True)
 
     data: Path = Field(Path("stat7-data"), description="Folder that holds the catalog and the blobs.")
     network_filesystem: bool = Field(

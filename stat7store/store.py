@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from stat7store.address import Address
 from stat7store.backends import Backends
@@ -108,36 +108,31 @@ class Store:
             return self._catalog, blobs, self._backends.primary
         return None
 
-    def promise(self, size: int) -> AbstractContextManager[Promise]:
+    def promise(self, size: int) -> Promise:
         """Hold room for ``size`` bytes that are to come; see ``Room.promise``."""
         return self._room.promise(size)
 
-    @asynccontextmanager
-    async def upload(
+    def upload(
         self, filename: str = "", expected: Address | None = None, promise: Promise | None = None
-    ) -> AsyncIterator[Upload]:
+    ) -> AbstractAsyncContextManager[Upload]:
         """Take in one file: write its bytes to the ``Upload``, then commit it.
 
         Whatever is not committed when the context ends leaves nothing behind. ``expected`` is the
         address the bytes must have. ``promise`` is the room held for it, and maybe for others. Raises ``NoSpace``.
         """
-        with ExitStack() as held:
-            upload = Upload(
-                self._catalog,
-                self._backends,
-                self._keeper,
-                self._small,
-                promise or held.enter_context(self._room.promise()),
-                filename=filename,
-                expected=expected,
-                accepted=self._accepted,
-                max_size=self._max_size,
-                stored_at=self._now(),
-            )
-            try:
-                yield upload
-            finally:
-                await upload.close()
+        return Upload(
+            self._catalog,
+            self._backends,
+            self._keeper,
+            self._small,
+            promise or self._room.promise(),
+            shared=promise is not None,
+            filename=filename,
+            expected=expected,
+            accepted=self._accepted,
+            max_size=self._max_size,
+            stored_at=self._now(),
+        )
 
     def bulk(self) -> Bulk:
         """Return the way in for many files at once. Raises ``Unavailable`` where there is none."""

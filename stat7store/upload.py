@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 from stat7store.address import Address, Hasher
 from stat7store.backends import Backends
@@ -21,7 +23,7 @@ BLOCK_BYTES = 256 * 1024  # hashed and written in one thread hop: 150 µs of wor
 
 
 class Upload:
-    """Takes bytes with ``write``, then ``commit`` makes them durable. Made by ``Store.upload``.
+    """Takes bytes with ``write``, then ``commit`` makes them durable. A context that ``Store.upload`` makes.
 
     Memory is bounded: at most two blocks wait, one being absorbed while the next arrives. A small
     file stays in memory until it is committed, unless too much waits there. Whatever is not
@@ -36,12 +38,14 @@ class Upload:
         small: SmallFiles | None,
         promise: Promise,
         *,
+        shared: bool,
         filename: str,
         expected: Address | None,
         accepted: Sequence[str],
         max_size: int,
         stored_at: int,
     ) -> None:
+        """``shared``: the promise is not this upload's alone, and so not to be closed with it."""
         self.filename = filename
         self.size = 0
         self._spool: Spool | None = None
@@ -50,6 +54,7 @@ class Upload:
         self._keeper = keeper
         self._small = small
         self._promise = promise
+        self._shared = shared
         self._expected = expected
         self._accepted = accepted
         self._max_size = max_size
@@ -60,8 +65,20 @@ class Upload:
         self._media_type: str | None = None
         self._waiting: list[bytes] = []
         self._waiting_size = 0
-        self._absorbing: asyncio.Task[None] | None = None
+        self._absorbing: asyncio.Future[None] | None = None
         self._committing: asyncio.Task[Added] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        finally:
+            if not self._shared:
+                self._promise.close()
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes of the file.
@@ -108,8 +125,11 @@ class Upload:
         """Make the file durable and known; return its entry and whether the address is new.
 
         Raises what ``finish`` does, ``NoSpace`` or ``Unavailable``. A caller that is cancelled
-        leaves the commit running; ``close`` waits for it.
+        leaves the commit running; ``close`` waits for it, but for that of a small file, which needs
+        nothing of what is closed.
         """
+        if self._stays_in_memory():
+            return await self._commit()
         self._committing = asyncio.create_task(self._commit())
         return await asyncio.shield(self._committing)
 
@@ -117,7 +137,8 @@ class Upload:
         """Let go of the spool, once no thread uses it any more."""
         for task in (self._absorbing, self._committing):
             if task is not None:
-                await asyncio.wait([task])
+                if not task.done():
+                    await asyncio.wait([task])
                 task.cancelled() or task.exception()  # an error that nobody waits for is no news
         if self._spool is not None:
             self._spool.close()
@@ -126,7 +147,7 @@ class Upload:
 
     async def _commit(self) -> Added:
         # who calls ``finish`` first may hold many files at once, and memory is not the place for them
-        if self._small is not None and self._spool is None and self.size <= SMALL_BYTES:
+        if self._stays_in_memory():
             self._hash_in_memory()
         address = await self.finish()
         standing, replaces = await self._standing(address)
@@ -144,6 +165,9 @@ class Upload:
             return await self._catalog.add(
                 NewFile(record, self.size, media_type, place.location, place.backend, replaces, intended)
             )
+
+    def _stays_in_memory(self) -> bool:
+        return self._small is not None and self._spool is None and self.size <= SMALL_BYTES
 
     async def _standing(self, address: Address) -> tuple[Entry | None, Place | None]:
         """Return the entry that holds these bytes whole, or else the place that does not."""
@@ -183,7 +207,8 @@ class Upload:
             with blob_errors():
                 self._spool = await self._backends.blobs.spool()
         block, self._waiting, self._waiting_size = self._waiting, [], 0
-        self._absorbing = asyncio.create_task(asyncio.to_thread(self._absorb, self._spool, block))
+        # no task, which a loop that ends would cancel while its thread still writes to the spool
+        self._absorbing = asyncio.get_running_loop().run_in_executor(None, self._absorb, self._spool, block)
 
     async def _absorbed(self) -> None:
         if self._absorbing is not None:

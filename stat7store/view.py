@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from stat7store.coordinates import Coordinates, stat7_uri
 from stat7store.record import Entry
@@ -40,4 +41,9 @@ def file_json(entry: Entry, created: bool | None = None) -> dict[str, object]:
 def timestamp(milliseconds: int) -> str:
     """Write milliseconds since 1970 in UTC, ``2025-01-01T00:00:00.000Z``."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=64)  # many files come in the same second
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

@@ -100,6 +100,14 @@ class Spool(Protocol):
         """Let go of it; repeats are harmless. What was put stays, what was not is gone."""
 
 
+class PassedOn(NamedTuple):
+    """A spool on its way to another process: its open file, which goes by itself, its name if it has one, its size."""
+
+    file: int
+    name: str
+    size: int
+
+
 class Reader(Protocol):
     """Bytes on their way out: one span of one blob, in order."""
 
@@ -198,6 +206,15 @@ class BulkBlobs(Protocol):
 
     def spool_now(self) -> Spool:
         """See ``BlobStore.spool``."""
+
+    def pass_on(self, spool: Spool) -> PassedOn:
+        """Let go of a spool without closing it, for ``take_over`` in any process that uses these blobs.
+
+        Its file is the caller's to close.
+        """
+
+    def take_over(self, spool: PassedOn) -> Spool:
+        """Return a spool that was passed on; its file, which may be a duplicate, is the spool's from then on."""
 
     def put_all(self, blobs: Sequence[tuple[Spool, str]]) -> list[Location]:
         """Keep every spool under its name, or none of them; otherwise as ``BlobStore.put`` says."""

@@ -102,6 +102,7 @@ class CachedBlobs:
             self.claim = blobs.claim
         if isinstance(blobs, BulkBlobs):
             self.spool_now, self.put_all, self.holds = blobs.spool_now, blobs.put_all, blobs.holds
+            self.pass_on, self.take_over = blobs.pass_on, blobs.take_over
 
     @property
     def behind(self) -> BlobStore:

@@ -74,9 +74,9 @@ class FillSlot:
         return True
 
     def _replace_part(self, part: int) -> None:
-        if self._part >= 0:
-            os.close(self._part)
-        self._part = part
+        old, self._part = self._part, part  # at once: whoever comes meanwhile must not close it again
+        if old >= 0:
+            os.close(old)
 
     def write(self, data: Buffer, start: int) -> None:
         """Add bytes, and note that they are there, as the filler."""

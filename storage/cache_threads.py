@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -25,7 +26,8 @@ class CacheThreads:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             while not running.done():
-                await asyncio.wait([running])
+                with suppress(asyncio.CancelledError):  # cancelled again: it still has to wait
+                    await asyncio.wait([running])
             if not running.cancelled():
                 running.exception()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from storage.base import Location
@@ -29,7 +30,8 @@ def make_folders(root: Path) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     missing = missing_folders(root)
     for name in missing:
-        (root / name).mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(f"{root}/{name}", 0o700)
     folder = os.open(root, FOLDER)
     try:
         if missing:
@@ -40,6 +42,14 @@ def make_folders(root: Path) -> None:
             os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def next_blobs(root: int, names: Iterator[str]) -> list[Location]:
+    """Return the locations of the blobs in the next of these folders that holds any; none if none does.
+
+    May raise ``OSError``.
+    """
+    return next(filter(None, (blobs_in(root, name) for name in names)), [])
 
 
 def blobs_in(root: int, name: str) -> list[Location]:

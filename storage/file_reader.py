@@ -65,13 +65,16 @@ class FileReader:
         if length <= 0:
             return b""
         buffer = bytearray(length)
-        try:
-            done = os.preadv(self._file, [buffer], start, os.RWF_NOWAIT)
-        except OSError as error:
-            # EOPNOTSUPP: this filesystem cannot promise not to wait, so nothing is read inline.
-            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise unreadable(error) from error
-            done = 0
+        done = 0
+        # The look comes first: a read that does not wait begins to fetch what is missing, and from a
+        # quick disk it may be there at once, read as if it had been in memory all along.
+        if not self._linux.is_missing(self._file, start, length):
+            try:
+                done = os.preadv(self._file, [buffer], start, os.RWF_NOWAIT)
+            except OSError as error:
+                # EOPNOTSUPP: this filesystem cannot promise not to wait, so nothing is read inline.
+                if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                    raise unreadable(error) from error
         if done < length:
             # Even 0 need not be the end of the file (Linux 5.9 and 5.10): an ordinary read will tell.
             await self._in_thread(lambda: self._fill(memoryview(buffer)[done:], start + done))

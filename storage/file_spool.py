@@ -8,7 +8,7 @@ import fcntl
 import os
 import secrets
 
-from storage.base import Buffer
+from storage.base import Buffer, PassedOn
 from storage.linux import READ_ONLY, Linux, unavailable
 
 # Writing starts this often while bytes arrive, so that the sync at the end has little left to do.
@@ -95,19 +95,36 @@ class FileSpool:
         except OSError as error:
             raise unavailable(error) from error
 
+    def pass_on(self) -> PassedOn:
+        """Let go of the spool without closing it; see ``BulkBlobs``. The lock goes with its file."""
+        self._refuse_if_sealed()
+        passed = PassedOn(self._file, self._name or "", self._size)
+        self._file, self._sealed = -1, True
+        return passed
+
+    @classmethod
+    def take_over(cls, spool: PassedOn, linux: Linux) -> FileSpool:
+        """Return a spool that was passed on, here or in another process."""
+        taken = cls(spool.file, spool.name or None, linux, WRITE_EVERY)
+        taken._size = taken._writing = spool.size
+        return taken
+
     def hand_over(self) -> int:
         """Seal the spool and return a file descriptor of its file, for the caller to close.
 
         It shares the spool's lock, and outlives a spool that is closed too early. Raises
         ``RuntimeError`` if the spool was put, spoilt or closed before.
         """
-        if self._sealed:
-            raise RuntimeError("a spool can be put once, and only while it is open and unspoilt")
+        self._refuse_if_sealed()
         self._sealed = True
         try:
             return os.dup(self._file)
         except OSError as error:
             raise unavailable(error) from error
+
+    def _refuse_if_sealed(self) -> None:
+        if self._sealed:
+            raise RuntimeError("a spool can be put once, and only while it is open and unspoilt")
 
     def close(self) -> None:
         """Let go of it; repeats are harmless. What was put stays, what was not is gone."""

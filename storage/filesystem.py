@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from storage.base import BlobDamaged, BlobMissing, BlobUnavailable, Location, Reader, Span, Spool
+from storage.base import BlobDamaged, BlobMissing, BlobUnavailable, Location, PassedOn, Reader, Span, Spool
 from storage.file_commit import FileCommit, NewName
-from storage.file_folders import SPOOL, TOKEN_BYTES, blobs_in, folder_names, make_folders, missing_folders
+from storage.file_folders import SPOOL, TOKEN_BYTES, folder_names, make_folders, missing_folders, next_blobs
 from storage.file_notes import read_note, write_note
 from storage.file_reader import FileReader
 from storage.file_spool import FileSpool, remove_stale_spools
@@ -112,6 +112,14 @@ class FilesystemBlobs:
         """See ``BulkBlobs``."""
         self._refuse_if_closed()
         return FileSpool.create(f"{self._path}/{SPOOL}", self._linux)
+
+    def pass_on(self, spool: Spool) -> PassedOn:
+        """See ``BulkBlobs``. Raises ``RuntimeError`` for a spool that was put, spoilt or closed before."""
+        return _of_this_kind(spool).pass_on()
+
+    def take_over(self, spool: PassedOn) -> FileSpool:
+        """See ``BulkBlobs``."""
+        return FileSpool.take_over(spool, self._linux)
 
     def put_all(self, blobs: Sequence[tuple[Spool, str]]) -> list[Location]:
         """See ``BulkBlobs``; one sync for all. Raises what ``put`` does."""
@@ -219,11 +227,14 @@ class FilesystemBlobs:
 
         Holds one folder's names at a time. What is not named as this store names blobs is passed over.
         """
-        for name in folder_names(after.name[:3] if after else "000"):
+        names = folder_names(after.name[:3] if after else "000")
+        while True:
             try:
-                locations = await self._in_thread(partial(blobs_in, self._root, name))
+                locations = await self._in_thread(partial(next_blobs, self._root, names))
             except OSError as error:
                 raise unavailable(error) from error
+            if not locations:
+                return
             for location in locations:
                 if after is None or location > after:
                     yield location
@@ -324,9 +335,14 @@ def _hand_over(spool: Spool, name: str) -> tuple[Location, int]:
     """Return a new location for a spool, and its open file."""
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"not 64 lowercase hex digits: {name!r}")
+    spool = _of_this_kind(spool)
+    return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
+
+
+def _of_this_kind(spool: Spool) -> FileSpool:
     if not isinstance(spool, FileSpool):
         raise ValueError("the spool is of another kind of store")
-    return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
+    return spool
 
 
 def _discard(made: Future[Result], discard: Callable[[Result], None]) -> None:

@@ -22,7 +22,7 @@ _LOOKS_A_TURN = 20
 
 
 class KeptFiles(Generic[File]):
-    """Files that one event loop has open, each for half a minute or so after its last use.
+    """Files that one event loop has open, each for half a minute or so after it was last asked for here.
 
     One that is deleted, by whomever, keeps its room on disk for a second or so, if it is small (256 KiB)
     for as long as it is kept.

@@ -19,7 +19,8 @@ _WRITE = 2
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2
 _KEEP_SIZE = 1  # linux/falloc.h
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _BROKEN = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # a bad sector, a bad inode, a bad checksum
 _RANGE = Struct("=QQ")  # linux/mman.h: struct cachestat_range
 _PAGES = ctypes.c_uint64 * 5  # linux/mman.h: struct cachestat
@@ -63,13 +64,20 @@ class Linux:
 
     def is_resident(self, file: int, start: int, length: int) -> bool:
         """Whether all of these bytes are in the page cache; False if the kernel cannot tell (before 6.5)."""
+        return self._lacking(file, start, length) == 0
+
+    def is_missing(self, file: int, start: int, length: int) -> bool:
+        """Whether some of these bytes are not in the page cache; False if the kernel cannot tell (before 6.5)."""
+        return (self._lacking(file, start, length) or 0) > 0
+
+    def _lacking(self, file: int, start: int, length: int) -> int | None:
+        """Return how many pages of these bytes are not in the page cache; None if the kernel cannot tell."""
         if length == 0:
-            return True
+            return 0
         pages = _PAGES()
         if self._cachestat(_CACHESTAT, file, _RANGE.pack(start, length), pages, 0) < 0:
-            return False
-        spanned = (start + length - 1) // mmap.PAGESIZE - start // mmap.PAGESIZE + 1
-        return pages[0] >= spanned
+            return None
+        return (start + length - 1) // mmap.PAGESIZE - start // mmap.PAGESIZE + 1 - int(pages[0])
 
     def sync_filesystem(self, file: int) -> None:
         """Make everything on the filesystem of this open file durable (``syncfs``).
@@ -118,11 +126,33 @@ def give_back_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
+def keep_free_memory(size: int) -> None:
+    """Have this process keep up to so many bytes (at most 32 MiB) that it frees, for its next ones.
+
+    The kernel clears each page that it gives. glibc by itself gives back the end of its memory from 128 KiB on, and
+    each block of that size. Other C libraries do as they do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, size)
+        mallopt(_M_MMAP_THRESHOLD, size)
+
+
 def give_back_free_memory() -> None:
     """Have memory that was freed go back to the system, which glibc by itself does seldom. May take 20 ms."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))
+
+
+def die_with(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent goes, however it goes (``prctl``).
+
+    ``parent`` is the parent's id. If it went before that took hold, this process ends here.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def unavailable(error: OSError) -> BlobUnavailable:

@@ -11,7 +11,7 @@ from storage.linux import Linux
 class OpenFile:
     """An ``ImmediateFile``: closed when nobody holds it any more, so a cache may drop it at any time."""
 
-    __slots__ = ("_file", "_linux", "size")
+    __slots__ = ("__weakref__", "_file", "_linux", "size")
 
     source = "page cache"
 

@@ -428,10 +428,13 @@ SLOW_TO_BEGIN = {*SLOW_TO_HELP, "rich", "msgspec", "asyncio", "importlib.metadat
         ("from stat7store.cli import main; main(['--help'])", SLOW_TO_HELP),
         ("from stat7store.cli import main; main(['put', '--help'])", SLOW),
         (f"from stat7store.cli import main; main(['address', {sys.executable!r}])", SLOW),
+        ("import stat7store.server.supervisor", {"rich", "pygments", "boto3"}),
     ],
 )
 def test_quick_verbs_import_little(program: str, slow: set[str]) -> None:
-    """Importing the command loads hardly anything; help and ``address`` load nothing of client, server or settings."""
+    """Importing the command loads hardly anything; help and ``address`` load nothing of client, server or settings,
+    and a server no colours.
+    """
     asked = f"import sys; {program}; print(sorted({slow} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Damaged, DigestMismatch, Malformed, NotAccepted, NotFound, TooLarge, Unavailable
 from stat7store.store import Store
 from stat7store.timing import StageClock
-from storage.base import BlobStore, BlobUnavailable, BlobUnreadable, Location
+from stat7store.upload import BLOCK_BYTES
+from storage.base import BlobStore, BlobUnavailable, BlobUnreadable, Buffer, Location
+from storage.file_spool import FileSpool
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
 from tests.holder import holder
@@ -269,6 +272,37 @@ async def test_an_index_that_cannot_be_read_costs_no_blob(opened: Opened, photo:
         await opened.get(address)
     assert await opened.store.sweep_orphans() == 0
     assert len(await opened.locations()) == 1
+
+
+def test_a_loop_that_ends_closes_no_spool_under_its_thread(
+    tmp_path: Path, blob_root: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that ends cancels what it has under way; all the same a spool is closed after its last append."""
+    append = FileSpool.append
+    done: list[bool] = []
+
+    def slowly(spool: FileSpool, data: Buffer) -> None:
+        time.sleep(0.3)
+        append(spool, data)  # fails if the spool is closed
+        done.append(True)
+
+    monkeypatch.setattr(FileSpool, "append", slowly)
+    catalog, blobs = LmdbCatalog(tmp_path / "catalog"), FilesystemBlobs(blob_root)
+
+    async def upload() -> None:
+        async with Store(catalog, blobs).upload("photo.jpg") as upload:
+            await upload.write(photo * (BLOCK_BYTES // len(photo) + 1))
+            await asyncio.sleep(600)
+
+    async def main() -> None:
+        uploading = asyncio.create_task(upload())
+        await asyncio.sleep(0.1)
+        assert not uploading.done()
+
+    asyncio.run(main())
+    assert done == [True]
+    asyncio.run(blobs.close())
+    asyncio.run(catalog.close())
 
 
 async def test_equal_uploads_at_once_are_stored_once(opened: Opened, photo: bytes) -> None:

@@ -194,6 +194,7 @@ def _measurement(case: Case, name: str, workers: int, rounds: Sequence[Found]) -
         server_cpu=statistics.median(found.server_cpu for found in rounds),
         client_cpu=statistics.median(found.done.client_cpu_s / found.done.seconds for found in rounds),
         rate=rounds[-1].rate,
+        tails=[found.done.tail for found in rounds if found.done.tail],
         errors=sum(found.done.errors for found in rounds),
         error=next((found.done.error for found in rounds if found.done.error), ""),
     )

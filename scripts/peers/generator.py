@@ -1,7 +1,6 @@
 """The client: one process, one core, raw sockets. Takes a ``Work`` as JSON on standard input, prints what was ``Done``.
 
-A closed loop for what wrk cannot do (uploads in two steps, new bytes for each, HEAD), and an open loop:
-requests go when they are due, so that waiting behind a slow one counts, as it does for people.
+A closed loop for what wrk cannot do: HEAD, each file once, uploads in two steps, new bytes for each.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from scripts.peers.work import Ask, Done, Work, Writes, head
 
 _WRITTEN = (200, 201, 204)
 _ACCEPTED = 202
-_SPIN_S = 0.002  # the kernel's timer is too coarse to wait for what is due sooner
+_LOOK_S = 1.0
 _DRAIN_S = 30.0
 _LOCATION = re.compile(rb"\r\nlocation: *(\S+)\r\n", re.IGNORECASE)
 
@@ -74,13 +73,15 @@ class Load:
     def _turn(self, begun: float) -> None:
         now, clock, poll, connections = begun, time.perf_counter, self._poll, self._connections
         while True:
-            self._send_what_is_due(now, begun)
+            while self._idle and not self._is_over(now):
+                self._sent += 1
+                self._begin(self._idle.popleft(), now)
             if len(self._idle) == len(connections) and self._is_over(now):
                 return
             if now > self._ends + _DRAIN_S or not connections:
                 self._fail("some answers did not come")
                 return
-            for number, event in poll.poll(self._patience(now, begun)):
+            for number, event in poll.poll(_LOOK_S):
                 connection = connections[number]
                 try:
                     connection.ready(event)
@@ -91,44 +92,25 @@ class Load:
             now = clock()
 
     def _is_over(self, now: float) -> bool:
-        if self._work.rate:
-            return self._sent >= self._work.rate * self._work.seconds
         return now >= self._ends or self._sent >= self._most
 
-    def _patience(self, now: float, begun: float) -> float:
-        if not self._work.rate:
-            return 1.0
-        wait = begun + self._sent / self._work.rate - now
-        return wait - _SPIN_S if self._idle and wait > _SPIN_S else 0.0
-
-    def _send_what_is_due(self, now: float, begun: float) -> None:
-        rate, idle = self._work.rate, self._idle
-        while idle and not self._is_over(now):
-            due = now
-            if rate:
-                due = begun + self._sent / rate
-                if due > now:
-                    return
-            self._sent += 1
-            self._begin(idle.popleft(), due)
-
-    def _begin(self, connection: Connection, due: float) -> None:
+    def _begin(self, connection: Connection, asked_at: float) -> None:
         work = self._work
         if work.writes is not None and (not work.asks or self._chance.random() < work.write_share):
-            self._write(connection, work.writes, due)
+            self._write(connection, work.writes, asked_at)
             return
         ask = next(self._once) if work.once else work.asks[int(self._chance.random() * len(work.asks))]
-        self._read(connection, ask, due)
+        self._read(connection, ask, asked_at)
 
-    def _read(self, connection: Connection, ask: Ask, due: float) -> None:
+    def _read(self, connection: Connection, ask: Ask, asked_at: float) -> None:
         def answered(answer: Answer) -> None:
             right = answer.status == ask.status and answer.size == ask.size
-            self._end(connection, due, "" if right else f"{answer.status} with {answer.size} bytes")
+            self._end(connection, asked_at, "" if right else f"{answer.status} with {answer.size} bytes")
 
         connection.answered = answered
         connection.send([ask.request], bodiless=ask.request.startswith(b"HEAD "))
 
-    def _write(self, connection: Connection, writes: Writes, due: float) -> None:
+    def _write(self, connection: Connection, writes: Writes, asked_at: float) -> None:
         label, self._label = b"%d" % self._label, self._label + 1
         body = (writes.before, label, writes.after)
         size, port, writing = sum(map(len, body)), self._work.port, writes.writing
@@ -139,7 +121,7 @@ class Load:
                 where = f"{_location(answer.head)}&digest=sha256:{digest}"
                 connection.send([head("PUT", where, port, f"Content-Length: {size}"), *body])
                 return
-            self._end(connection, due, "" if answer.status in _WRITTEN else f"{answer.status} to a write")
+            self._end(connection, asked_at, "" if answer.status in _WRITTEN else f"{answer.status} to a write")
 
         connection.answered = answered
         path = writing.path.replace("{label}", label.decode())
@@ -148,14 +130,14 @@ class Load:
         else:
             connection.send([head(writing.method, path, port, f"Content-Length: {size}"), *body])
 
-    def _end(self, connection: Connection, due: float, wrong: str) -> None:
+    def _end(self, connection: Connection, asked_at: float, wrong: str) -> None:
         now = time.perf_counter()
         self._idle.append(connection)
         self._last = now
         if wrong:
             self._fail(wrong)
             return
-        self._latencies.append(now - due)
+        self._latencies.append(now - asked_at)
 
     def _fail(self, error: str) -> None:
         self._errors += 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from scripts.peers.work import Tail
 from stat7store.latency.report import Machine
 
 FORMAT = 1
@@ -30,7 +31,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     ``per_cpu_s``: right answers for each second of the server's CPU, which is what neighbours on the machine
     change least. ``server_cpu`` and ``client_cpu``: cores that were busy, the median of the rounds. ``rate``:
-    in an open loop, the requests that were due a second; else 0.
+    in an open loop, the requests that were due a second; else 0. ``tails``: what such a loop tells besides, by round.
     """
 
     case: str
@@ -43,13 +44,24 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu: float
     client_cpu: float
     rate: float = 0.0
+    tails: list[Tail] = []
     errors: int = 0
     error: str = ""
 
     @property
+    def late_p99_ms(self) -> float:
+        """How late an open loop's client itself was, the median of the rounds."""
+        return statistics.median(tail.late_p99_ms for tail in self.tails) if self.tails else 0.0
+
+    @property
     def client_bound(self) -> bool:
-        """Whether the client's core was busy all the time, so that the server may be faster than this."""
-        return self.client_cpu > 0.95 and not self.rate  # an open loop waits in a spin
+        """Whether the server may be faster than this: the client's core was busy all the time.
+
+        An open loop's client always is, since it waits in a spin: there, whether half of p99 was its own lateness.
+        """
+        if self.rate:
+            return self.late_p99_ms > statistics.median(self.p99_ms) / 2
+        return self.client_cpu > 0.95
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):

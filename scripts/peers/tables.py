@@ -18,14 +18,16 @@ from stat7store.latency.results import provenance, put_section, table, write_cha
 _DURABLE = {True: "yes", False: "no", None: "–"}
 _HOW = """Medians of rounds of {seconds:g} s each ({rounds}), in turns, after a warm-up. Each file, as each peer answers
 with it, was compared byte for byte with what was stored before anything was measured. Cold: the files' bytes were
-dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`, where requests go
-when they are due and latency counts from then. A round of writes ends early when it has written {most} (RADOS
-Gateway: 32). Where a peer erred, the last table says so, and it has no ratio."""
+dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`: there requests are
+due at a fixed rate, evenly spaced, half of what wrk's closed loop had just come to, for at least 2 s a round, and
+latency counts from when they were due; their client never sleeps, so that its CPU tells nothing, but its own lateness
+does. A round of writes ends early when it has written {most} (RADOS Gateway: 32). Where a peer erred, the last table
+says so, and it has no ratio."""
 
 
 def terminal(found: Comparison) -> Table:
     """Return everything that was measured, one row for each case and peer."""
-    shown = Table(title="CPU in cores; ! the client's core was the limit", show_lines=False)
+    shown = Table(title="CPU in cores; ! the client was the limit", show_lines=False)
     for name in _columns(found):
         shown.add_column(name, justify="left" if name in ("case", "peer", "") else "right")
     for row in _rows(found):
@@ -48,7 +50,7 @@ def markdown(found: Comparison) -> str:
             _ratio_table(found, _cell),
             "The same of answers for each second of the server's CPU, which neighbours on the machine change least:",
             _ratio_table(found, _cpu_cell),
-            "All of it; CPU in cores, ! where the client's core was the limit:",
+            "All of it; CPU in cores, ! where the client was the limit (open: half of p99 its own lateness):",
             table(_columns(found), _rows(found)),
             *(f"{note}." for note in found.notes),
             *(f"Left out: {line}." for line in (*found.left_out, *found.broken)),
@@ -128,6 +130,7 @@ def _remark(each: Measurement) -> str:
     said = []
     if each.rate:
         said.append(f"{each.rate:,.0f} due a second; p99 is {_times(each):.1f} times p50")
+        said.append(f"p99 of what the client itself was late: {each.late_p99_ms:.3g} ms")
     if each.errors:
         said.append(f"{each.errors} errors: {each.error}")
     return "; ".join(said)

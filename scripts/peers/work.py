@@ -38,8 +38,7 @@ class Writes(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """A load on 127.0.0.1. Asks are chosen at random for ``seconds``, or each is asked ``once``, in random order.
 
-    ``rate``: requests a second that are sent when they are due, whatever became of those before (open
-    loop); 0: each connection sends its next as soon as it has its answer.
+    Each connection sends its next request as soon as it has its answer.
     ``write_share`` (0 to 1) of all requests are writes. ``most`` requests end it sooner, if not 0.
     """
 
@@ -49,9 +48,21 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     asks: list[Ask] = []
     writes: Writes | None = None
     write_share: float = 0.0
-    rate: float = 0.0
     once: bool = False
     most: int = 0
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """What an open loop tells besides: the tail of its latencies, and how late the client itself was to send.
+
+    ``late_p99_ms`` counts from when a request was due until it was sent, or, where no connection was free for it,
+    until the client looked.
+    """
+
+    p90_ms: float
+    p999_ms: float
+    max_ms: float
+    late_p99_ms: float
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +78,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     client_cpu_s: float
     errors: int = 0
     error: str = ""
+    tail: Tail | None = None
 
     @property
     def per_second(self) -> float:

@@ -10,12 +10,14 @@ from stat7store.address import Address
 from stat7store.catalog import codec
 from stat7store.catalog.base import Added, Intent, NewFile
 from stat7store.catalog.codec import pack_number, unpack_number
-from stat7store.catalog.indexes import ADJACENCY, INDEXES, Position
+from stat7store.catalog.indexes import ADJACENCY, GATHERED, INDEXES, Index, Position, Row
+from stat7store.catalog.late import keys_of, late_keys, late_row, may_wait, rows_of
 from stat7store.catalog.tables import (
     GARBAGE,
     GARBAGE_PLACES,
     INDEX,
     INTENTS,
+    LATE,
     MEDIA_TYPES,
     META,
     RECORDS,
@@ -177,8 +179,8 @@ class Changes(Tables):
         Raises ``Damaged`` for the first value that cannot be trusted.
         """
         self.count += 1
-        for index in INDEXES:
-            self._clear(index.table)
+        for table in (LATE, *(index.table for index in INDEXES)):
+            self._clear(table)
         self._state = state = State()
         for key, _ in self.rows(RECORDS):
             number = unpack_number(key)
@@ -284,24 +286,45 @@ class Changes(Tables):
             self._flush()
 
     def _flush(self) -> None:
-        if not self._appended:
+        new = self._appended
+        if not new:
             return
         self.count += 1
-        for index in INDEXES:
-            rows = index.rows(self._appended)
-            if not rows:
-                continue
-            cursor = self.cursor(index.table)
-            # new records have the greatest numbers, and so go to the end of their key
-            append = not index.distinct or not cursor.last() or cursor.item() < rows[0]
-            if cursor.putmulti(rows, append=append) != (len(rows), len(rows)):
-                raise _numbers_spent()
-        self._appended.clear()
+        if may_wait(self, new):
+            late = self.cursor(LATE)
+            for key, value in [late_row(entry.locator.number, keys_of(entry)) for entry in new]:
+                if not late.put(key, value, append=True):
+                    raise _numbers_spent()
+        else:
+            self._put_rows(new)
+        self._put_new(ADJACENCY, ADJACENCY.rows((entry.locator.number, entry.record.adjacency) for entry in new))
+        new.clear()
+
+    def _put_rows(self, new: Sequence[Entry]) -> None:
+        late = late_keys(self)
+        for index in GATHERED:
+            self._put_new(index, rows_of(index, late, new))
+        self._clear(LATE)
+
+    def _put_new(self, index: Index, rows: list[Row]) -> None:
+        if not rows:
+            return
+        cursor = self.cursor(index.table)
+        # new records have the greatest numbers, and so go to the end of their key
+        append = not index.distinct or not cursor.last() or cursor.item() < rows[0]
+        if cursor.putmulti(rows, append=append) != (len(rows), len(rows)):
+            raise _numbers_spent()
 
     def _reindex(self, number: int, old: Entry, new: Entry | None) -> None:
         moves = [(index, set(index.keys(old)), set[bytes](index.keys(new) if new else ())) for index in INDEXES]
         self._flush()
         self.count += 1
+        late = self.cursor(LATE)
+        if late.set_key(pack_number(number)):
+            late.delete()
+            if new is not None:
+                late.put(*late_row(number, keys_of(new)))
+            moves = [move for move in moves if move[0] is ADJACENCY]
         for index, before, after in moves:
             if before == after:
                 continue

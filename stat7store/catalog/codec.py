@@ -7,7 +7,8 @@ itself: a value that was altered, or that stands under another's key, is told fr
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import xxhash
@@ -15,6 +16,7 @@ import xxhash
 from stat7store.catalog.base import Intent
 from stat7store.errors import Damaged, Unavailable
 from stat7store.record import FileRecord, Locator, Place
+from storage import compiled
 from storage.base import Location
 
 ADDRESS_BYTES = 32
@@ -27,8 +29,8 @@ _LOCATOR = struct.Struct("<QQHBB16s")
 _CHECKED_LOCATOR = struct.Struct("<QQHBB16sI")
 _LOCATOR_CHECKSUM = struct.Struct("<I")
 _CHECKED = _LOCATOR.size
-_unpack_locator = _CHECKED_LOCATOR.unpack  # bound once: a lookup takes 3 µs in all
 _xxh32 = xxhash.xxh32_intdigest
+_unpack_locator = _CHECKED_LOCATOR.unpack  # bound once: a lookup takes 3 µs in all
 LOCATOR_BYTES = _CHECKED_LOCATOR.size
 _DAMAGED = 0x01  # the upper half of the flags is the token's length, less one
 _TOKEN_LENGTH_SHIFT = 4
@@ -84,7 +86,7 @@ def encode_locator(address: bytes, locator: Locator, media_code: int) -> bytes:
     return body + _LOCATOR_CHECKSUM.pack(_xxh32(address + body))
 
 
-def decode_locator(address: bytes, value: bytes, media_types: Mapping[int, str]) -> Locator:
+def _decode_locator(address: bytes, value: bytes, media_types: dict[int, str]) -> Locator:
     """Read what ``encode_locator`` wrote. Raises ``Damaged`` or ``UnknownMediaTypeError``."""
     try:
         number, size, code, backend, flags, token, checksum = _unpack_locator(value)
@@ -97,6 +99,14 @@ def decode_locator(address: bytes, value: bytes, media_types: Mapping[int, str])
         raise UnknownMediaTypeError(code)
     location = Location(address.hex(), token[: (flags >> _TOKEN_LENGTH_SHIFT) + 1])
     return Locator(number, size, media_type, location, backend, flags & _DAMAGED != 0)
+
+
+decode_locator: Callable[[bytes, bytes, dict[int, str]], Locator] = _decode_locator
+with suppress(ImportError):
+    compiled.wanted()
+    from stat7store.catalog._codec import locator_reader
+
+    decode_locator = locator_reader(Locator, Location, _decode_locator)
 
 
 def location_token(address: bytes, location: Location) -> bytes:

@@ -15,7 +15,9 @@ from stat7store.record import Entry
 NUMERIC_KEY_BYTES = 8
 LAST_NUMBER = (1 << 48) - 1
 """No record number is as great as this."""
-_DISTINCT_KEY = b"\0"
+PART_NUMBERS = 1 << 16
+"""So many consecutive record numbers share a part of an index whose keys are distinct."""
+_PART_BYTES = 4
 _DISTINCT_NUMBER_BYTES = 6
 
 _ABOVE_TEXT = b"\xff"  # a byte that UTF-8 never has
@@ -47,7 +49,11 @@ class Index:
 
     Where many files share a key, an LMDB key and its record numbers cost 8 bytes a file. Where hardly
     any two do, they would cost 26, and more on pages that are not full. So an index whose keys are
-    mostly ``distinct``, of 8 bytes each, puts key and number together under one LMDB key: 14 bytes.
+    mostly ``distinct``, of 8 bytes each, puts key and number together under few LMDB keys: 14 bytes.
+
+    Each of those few keys is a part of the index, for the files of some consecutive record numbers, and
+    has an order of its own: what is new goes to the last part alone, and so to few pages, however large
+    the rest is. Whoever walks the index walks all parts at once.
     """
 
     name: str
@@ -62,22 +68,26 @@ class Index:
 
     def row(self, position: Position) -> Row:
         """Return what stands in the table for a key and a record number."""
+        return self.row_in(_part_of(position.number), position)
+
+    def row_in(self, part: bytes, position: Position) -> Row:
+        """Return what would stand in the table if the position were in this part."""
         key, number = position
         if self.distinct:
-            return _DISTINCT_KEY, key + number.to_bytes(_DISTINCT_NUMBER_BYTES, "big")
+            return part, key + number.to_bytes(_DISTINCT_NUMBER_BYTES, "big")
         return key, pack_number(number)
 
-    def rows(self, entries: Iterable[Entry]) -> list[Row]:
-        """Return the rows of entries whose record numbers ascend, in the order of the table."""
+    def rows(self, keyed: Iterable[tuple[int, Iterable[bytes]]]) -> list[Row]:
+        """Return the rows of record numbers, which ascend, and their keys, in the order of the table."""
         if self.distinct:
             return sorted(
                 [
-                    (_DISTINCT_KEY, key + entry.locator.number.to_bytes(_DISTINCT_NUMBER_BYTES, "big"))
-                    for entry in entries
-                    for key in self.keys(entry)
+                    (_part_of(number), key + number.to_bytes(_DISTINCT_NUMBER_BYTES, "big"))
+                    for number, keys in keyed
+                    for key in keys
                 ]
             )
-        rows = [(key, pack_number(entry.locator.number)) for entry in entries for key in self.keys(entry)]
+        rows = [(key, pack_number(number)) for number, keys in keyed for key in keys]
         rows.sort(key=itemgetter(0))  # stable: the numbers still ascend within each key
         return rows
 
@@ -140,8 +150,15 @@ INDEXES = (
     Index("size", lambda entry: (integer_key(entry.locator.size),), lambda query: None, distinct=True),
 )
 
+GATHERED = tuple(index for index in INDEXES if index is not ADJACENCY)
+"""The indexes whose rows may wait among the late ones; a removal must find its neighbours at once."""
+
 EVERYTHING: Span = (b"\0" * NUMERIC_KEY_BYTES, b"\xff" * NUMERIC_KEY_BYTES)
 """All keys of an index of numbers."""
+
+
+def _part_of(number: int) -> bytes:
+    return (number // PART_NUMBERS).to_bytes(_PART_BYTES, "big")
 
 
 def _text(text: str | None) -> Span | None:

@@ -23,6 +23,7 @@ def integer_key(value: int) -> bytes:
     return _UNSIGNED.pack(min(max(value, LEAST), GREATEST) - LEAST)
 
 
+@lru_cache(maxsize=4096)
 def float_key(value: float) -> bytes:
     """Return 8 bytes that sort as the floats do; −0.0 is 0.0. Raises ``Malformed`` for NaN."""
     if value != value:  # noqa: PLR0124  NaN alone differs from itself

@@ -19,9 +19,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import lmdb
+import msgspec
 
 from stat7store.address import Address
 from stat7store.catalog import codec
@@ -45,7 +46,7 @@ from storage.group import GroupCommit
 from storage.linux import set_aside
 from storage.recent import Recent
 
-FORMAT = b"2"
+FORMAT = b"3"
 LOCK_FILE = "lock.mdb"
 _DATA_FILE = "data.mdb"
 
@@ -76,7 +77,9 @@ class LmdbCatalog:
         self._scan_limit = scan_limit
         self._media_types: dict[int, str] = {}
         # The map may move only while no transaction of this process is under way: every kind of
-        # transaction has its lock, and who moves the map takes all three, in this order.
+        # transaction has its lock, and who moves the map takes all three, in this order. The commonest
+        # reads try it without: py-lmdb refuses what would meet a move, and then they take the lock, too.
+        # Their transactions end when nobody holds them any more, which is at once.
         self._writing = threading.Lock()
         self._querying = threading.Lock()
         self._reading = threading.Lock()
@@ -92,67 +95,59 @@ class LmdbCatalog:
 
     async def lookup(self, address: Address) -> Locator:
         """See ``Catalog``; about a microsecond, on the event loop."""
-        while True:
-            try:
-                with self._reading, self._environment.begin(self._index) as transaction:
-                    value = transaction.get(address)
-            except lmdb.MapResizedError:
-                await asyncio.to_thread(self._follow)
-                continue
-            except lmdb.Error as error:
-                raise self._unavailable(error) from error
+        try:
+            value = self._begin(self._index).get(address)
             if value is None:
                 raise not_found(address)
-            try:
-                return codec.decode_locator(address, value, self._media_types)
-            except codec.UnknownMediaTypeError:
-                return await self._read(lambda tables: tables.locator(address))
+            return codec.decode_locator(address, value, self._media_types)
+        except (lmdb.Error, codec.UnknownMediaTypeError):
+            return await self._read(partial(Tables.locator, address=address))
 
     async def record(self, address: Address, locator: Locator) -> FileRecord:
         """See ``Catalog``; some microseconds, on the event loop."""
         key = codec.pack_number(locator.number)
-        while True:
-            try:
-                with self._reading, self._environment.begin(self._records) as transaction:
-                    value = transaction.get(key)
-            except lmdb.MapResizedError:
-                await asyncio.to_thread(self._follow)
-                continue
-            except lmdb.Error as error:
-                raise self._unavailable(error) from error
-            if value is None:
-                raise not_found(address)
-            record = codec.decode_record(locator.number, value)
-            if record.address != address:
-                raise Damaged("the index and the records of the catalog disagree", address=str(address))
-            return record
+        try:
+            value = self._begin(self._records).get(key)
+        except lmdb.Error:
+            value = await self._read(lambda tables: tables.cursor(RECORDS).get(key))
+        if value is None:
+            raise not_found(address)
+        record = codec.decode_record(locator.number, value)
+        if record.address != address:
+            raise Damaged("the index and the records of the catalog disagree", address=str(address))
+        return record
 
     def find_now(self, address: bytes) -> tuple[Entry, int] | None:
-        """See ``ImmediateCatalog``; one transaction. What is decoded already is not decoded again."""
+        """See ``ImmediateCatalog``; one transaction, which looks up nothing if nothing has changed since the last.
+
+        What is decoded already is not decoded again.
+        """
         known = self._known.get(address)
         try:
-            with self._reading, self._environment.begin() as transaction:
-                located = transaction.get(address, db=self._index)
-                if located is None:
-                    return None
-                if known is not None and located == known.located:
-                    locator, key = known.entry.locator, known.key
-                else:
-                    locator = codec.decode_locator(address, located, self._media_types)
-                    key = codec.pack_number(locator.number)
-                looked_up = now_ns()
-                recorded = transaction.get(key, db=self._records)
-            if known is not None and locator is known.entry.locator and recorded == known.recorded:
-                return known.entry, looked_up
-            if recorded is None:
+            transaction = self._begin(self._index)
+            snapshot = transaction.id()
+            if known is not None and known.snapshot == snapshot:
+                return known.entry, now_ns()
+            located = transaction.get(address)
+            if located is None:
                 return None
-            record = codec.decode_record(locator.number, recorded)
+            if known is not None and located == known.located:
+                locator, key = known.entry.locator, known.key
+            else:
+                locator = codec.decode_locator(address, located, self._media_types)
+                key = codec.pack_number(locator.number)
+            looked_up = now_ns()
+            recorded = transaction.get(key, None, self._records)
+            if known is not None and locator is known.entry.locator and recorded == known.recorded:
+                known.snapshot = snapshot
+                return known.entry, looked_up
+            record = None if recorded is None else codec.decode_record(locator.number, recorded)
         except (lmdb.Error, Damaged, Unavailable, codec.UnknownMediaTypeError):
             return None
-        if record.address != address:
+        if recorded is None or record is None or record.address != address:
             return None
         entry = Entry(locator, record)
-        self._known.put(address, _Known(located, key, recorded, entry))
+        self._known.put(address, _Known(located, key, recorded, entry, snapshot))
         return entry, looked_up
 
     # Changes
@@ -436,6 +431,7 @@ class LmdbCatalog:
                     map_size=self._map_size,
                     max_dbs=len(PLAIN_TABLES) + len(NUMBERED_TABLES) + len(INDEXES),
                     max_readers=_MAX_READERS,
+                    max_spare_txns=1,
                     mode=0o600,
                 )
                 try:
@@ -468,6 +464,7 @@ class LmdbCatalog:
                 self._databases[index.table] = open_table(
                     index.table.encode(), dupsort=True, dupfixed=True, integerdup=not index.distinct
                 )
+        self._begin = environment.begin
         self._index = self._databases[INDEX]
         self._records = self._databases[RECORDS]
 
@@ -476,6 +473,7 @@ class LmdbCatalog:
         # every write after it. Nobody was told that it succeeded; what there is shows now.
         with self._querying, self._reading, contextlib.suppress(Unavailable):  # the next write tries again
             self._environment.close()
+            self._known = Recent(_KNOWN_ENTRIES)  # the number of the transaction that failed may be given again
             self._open()
 
     def _follow(self) -> None:
@@ -541,13 +539,14 @@ def writer_in(lock_file: bytes, offset: int) -> int:
     return word & _THREAD_MASK
 
 
-class _Known(NamedTuple):
-    """An entry, and the values it was decoded from, whose checksums held."""
+class _Known(msgspec.Struct, gc=False):
+    """An entry, the values it was decoded from, whose checksums held, and the latest snapshot that has them."""
 
     located: bytes
     key: bytes
     recorded: bytes
     entry: Entry
+    snapshot: int  # the number of the transaction that made it
 
 
 class _HalfDone(Exception):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from itertools import islice
 from math import isqrt
 
 from stat7store.catalog.base import SORTS, Page, Query
 from stat7store.catalog.cursor import decode_cursor, encode_cursor
-from stat7store.catalog.indexes import EVERYTHING, INDEXES, LAST_NUMBER, Index, Position, Span, media_type_family
-from stat7store.catalog.tables import Cursor, Tables
+from stat7store.catalog.indexes import EVERYTHING, INDEXES, Index, Position, Span, media_type_family
+from stat7store.catalog.tables import Tables
+from stat7store.catalog.walk import walk
 from stat7store.errors import Malformed
 from stat7store.record import Entry, FileRecord, Locator
 
@@ -54,7 +54,7 @@ class _Search:
         for index in INDEXES:
             span = self._spans[index.name]
             if span is not None and index is not self._order:
-                numbers = _at_most(self._tables.cursor(index.table), index, span, most)
+                numbers = _at_most(self._tables, index, span, most)
                 if numbers is not None:
                     best, most = numbers, len(numbers)
         return best
@@ -75,10 +75,9 @@ class _Search:
 
     def _walk(self) -> Page:
         span = self._spans[self._order.name] or EVERYTHING
-        go = _backward if self._query.descending else _forward
         entries: list[Entry] = []
         reached = self._position
-        for position in go(self._tables.cursor(self._order.table), self._order, span, reached):
+        for position in walk(self._tables, self._order, span, reached, descending=self._query.descending):
             if self._scanned == self._scan_limit:
                 return self._page(entries, reached)
             entry = self._matching(position.number)
@@ -132,46 +131,11 @@ def _within(least: float | None, value: float, greatest: float | None) -> bool:
     return (least is None or least <= value) and (greatest is None or value <= greatest)
 
 
-def _at_most(cursor: Cursor, index: Index, span: Span, most: int) -> list[int] | None:
+def _at_most(tables: Tables, index: Index, span: Span, most: int) -> list[int] | None:
     """Return all record numbers of a span; None if they are more than ``most``."""
-    if not index.distinct and cursor.set_key(span[0]) and cursor.count() > most:
-        return None
-    numbers = [position.number for position in islice(_forward(cursor, index, span, None), most + 1)]
+    if not index.distinct:
+        cursor = tables.cursor(index.table)
+        if cursor.set_key(span[0]) and cursor.count() > most:
+            return None
+    numbers = [position.number for position in islice(walk(tables, index, span), most + 1)]
     return numbers if len(numbers) <= most else None
-
-
-def _forward(cursor: Cursor, index: Index, span: Span, after: Position | None) -> Iterator[Position]:
-    low, high = span
-    start = Position(low, 0) if after is None else max(Position(low, 0), after)
-    if not _seek(cursor, index, start):
-        return
-    for row in cursor.iternext():
-        position = index.position(row)
-        if position.key > high:
-            return
-        if position != after:
-            yield position
-
-
-def _backward(cursor: Cursor, index: Index, span: Span, before: Position | None) -> Iterator[Position]:
-    low, high = span
-    end = Position(high, LAST_NUMBER)
-    if before is not None:
-        end = min(end, before)
-    if not (cursor.prev() if _seek(cursor, index, end) else cursor.last()):
-        return
-    for row in cursor.iterprev():
-        position = index.position(row)
-        if position.key < low:
-            return
-        yield position
-
-
-def _seek(cursor: Cursor, index: Index, position: Position) -> bool:
-    """Go to the first row at or behind a position; return False if there is none."""
-    key, value = index.row(position)
-    if not cursor.set_range(key):
-        return False
-    if cursor.key() != key or cursor.set_range_dup(key, value):
-        return True
-    return cursor.set_range(key + b"\0")  # all rows of this key lie before the position

@@ -28,8 +28,9 @@ MEDIA_TYPES = "media types"  # code → text
 GARBAGE = "garbage"  # sequence number → place
 GARBAGE_PLACES = "garbage places"  # place → sequence number
 INTENTS = "intents"  # place → since when, and whose
+LATE = "late rows"  # record number → its keys in the secondary indexes, which lack them yet
 PLAIN_TABLES = (META, INDEX, MEDIA_TYPES, GARBAGE_PLACES, INTENTS)
-NUMBERED_TABLES = (RECORDS, GARBAGE)
+NUMBERED_TABLES = (RECORDS, GARBAGE, LATE)
 
 STATE_KEY = b"state"
 
@@ -106,6 +107,10 @@ class Tables:
         if cursor is None:
             cursor = self._cursors[table] = self._open_cursor(table)
         return cursor
+
+    def new_cursor(self, table: str) -> Cursor:
+        """Return a cursor that nobody else moves."""
+        return self._open_cursor(table)
 
     def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield all keys and values of a table, in order."""

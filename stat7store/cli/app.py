@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +13,7 @@ import typer
 from stat7store.cli.failing import report
 from stat7store.cli.options import examples
 from stat7store.errors import Malformed, Stat7Error
+from storage import compiled
 
 SUMMARY = """Keep images and movies by what they are, and see where the time of each retrieval goes.
 
@@ -47,6 +49,8 @@ EXAMPLES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # pydantic would look for plugins among all that is installed, which takes as long as many a verb
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         make_app(given[0] if given else "")(args=given, prog_name="stat7store")
     except SystemExit as done:
@@ -91,7 +95,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 - takes as long to import as all of the help
 
-        print(f"stat7store {version('stat7store')}")
+        missing = compiled.missing()
+        without = f" (without its compiled parts: {', '.join(missing)})" if missing else ""
+        print(f"stat7store {version('stat7store')}{without}")
         raise typer.Exit
 
 

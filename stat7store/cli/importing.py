@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stat7store.cli import show
 from stat7store.cli.failing import report
 from stat7store.cli.options import Json, examples
+from stat7store.cli.units import as_json
 from stat7store.errors import Malformed, Stat7Error
 
 if TYPE_CHECKING:
+    from stat7store.importer.gauge import Gauge
     from stat7store.importer.opening import Request
     from stat7store.importer.outcome import Outcome, Tally
+    from stat7store.importer.spoolers import Spoolers
     from stat7store.importer.walk import Passed
 
 EXAMPLES = {
@@ -65,7 +67,7 @@ def import_(
     tag: Annotated[
         list[str] | None, typer.Option(metavar="TAG", help="Give every file this tag; repeatable.", show_default=False)
     ] = None,
-    jobs: Annotated[int, typer.Option(min=0, max=256, help="Threads that read; 0 chooses.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, max=256, help="Processes that read, or threads; 0 chooses.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and ask, but change nothing.", metavar="")] = False,
     delete_source: Annotated[
         bool, typer.Option("--delete-source", help="Delete each file once it is durably stored.", metavar="")
@@ -85,9 +87,11 @@ def import_(
     Exit codes: 0 done (files of other types are refused, which is no failure), 1 some failed, 2 wrong usage,
     130 interrupted; run it again to go on.
     """
+    gc.set_threshold(100_000)  # there is next to nothing to find among what is imported
     # they take long to import, and only this verb needs them
     from stat7store.importer.choice import Choice  # noqa: PLC0415
-    from stat7store.importer.opening import Request  # noqa: PLC0415
+    from stat7store.importer.gauge import Gauge  # noqa: PLC0415
+    from stat7store.importer.opening import Request, forked, jobs_of  # noqa: PLC0415
     from stat7store.settings import load_settings  # noqa: PLC0415
 
     if data is not None and server is not None:
@@ -103,21 +107,27 @@ def import_(
         jobs=jobs,
         dry_run=dry_run,
         delete_sources=delete_source,
+        report=report_to is not None,
     )
-    raise typer.Exit(asyncio.run(_Importing(request, report_to, as_json).run()))
+    gauge = Gauge(jobs_of(request))
+    with forked(request, gauge) as spoolers:  # before there is any thread
+        raise typer.Exit(asyncio.run(_Importing(request, spoolers, gauge, report_to, as_json).run()))
 
 
 class _Importing:
     """One import as a person sees it."""
 
-    def __init__(self, request: Request, report_to: Path | None, as_json: bool) -> None:
+    def __init__(
+        self, request: Request, spoolers: Spoolers | None, gauge: Gauge, report_to: Path | None, as_json: bool
+    ) -> None:
         from stat7store.importer.outcome import Tally  # noqa: PLC0415
 
         self._request = request
+        self._spoolers = spoolers
+        self._gauge = gauge
         self._report_to = report_to
         self._as_json = as_json
         self._tally = Tally()
-        self._stop = threading.Event()
         self._failures = 0
 
     async def run(self) -> int:
@@ -138,8 +148,8 @@ class _Importing:
                 self._show_failure(item)
 
         try:
-            with following(self._tally, walk, self._stop, hidden=self._as_json):
-                await opening.run(self._request, self._tally, tell, self._stop)
+            with following(self._tally, walk, self._gauge, hidden=self._as_json):
+                await opening.run(self._request, self._spoolers, self._tally, tell, self._gauge)
         except Malformed:
             raise
         except Stat7Error as error:
@@ -151,7 +161,7 @@ class _Importing:
 
     def _interrupt(self) -> None:
         self._tally.summary.interrupted = True
-        self._stop.set()
+        self._gauge.stop()
         # who cannot wait for what is under way may end it the hard way: nothing is lost by that either
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
@@ -167,7 +177,7 @@ class _Importing:
         from stat7store.cli.import_progress import sentence  # noqa: PLC0415
 
         if self._as_json:
-            show.as_json(tally.summary)
+            as_json(tally.summary)
         else:
             print(sentence(tally.summary))
         if problem is not None:

@@ -1,22 +1,22 @@
-"""How sizes, durations, moments and records are shown: the one place for each."""
+"""How records, lists and timings are shown: the one place for each."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stat7store.cli.units import as_json, milliseconds, moment, size
 from stat7store.timing import STAGES, Timing
 
 if TYPE_CHECKING:
     from stat7store.client import Retrieval, StageSummary, Stats, StoredFile
 
+__all__ = ["as_json", "milliseconds", "moment", "size"]
+
 _COLOURS = dict(zip(STAGES, ("bright_black", "cyan", "blue", "yellow", "green"), strict=True))
-_UNITS = ("kB", "MB", "GB", "TB", "PB")
 _WIDE = 132  # columns in which a whole address fits beside the rest, names included
 _UNLIMITED = 400  # columns where nobody looks: in files and pipes
 _BAR = 24
@@ -26,37 +26,6 @@ def console(*, stderr: bool = False) -> Console:
     """Return standard output (or error) as rich writes to it; lines are not cut when it is no terminal."""
     shown = Console(stderr=stderr, highlight=False)
     return shown if shown.is_terminal else Console(stderr=stderr, highlight=False, width=_UNLIMITED)
-
-
-def size(count: float) -> str:
-    """Write a number of bytes, in powers of 1000: ``791.6 kB``."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in _UNITS:
-        count /= 1000
-        if count < 999.95 or unit == _UNITS[-1]:
-            break
-    return f"{count:.1f} {unit}"
-
-
-def milliseconds(value: float | None) -> str:
-    """Write a duration given in milliseconds, with the digits that count: ``0.0013 ms``, ``12.4 ms``, ``3.21 s``."""
-    if value is None:
-        return "–"
-    if value >= 1000:
-        return f"{value / 1000:.2f} s"
-    decimals = 4 if value < 0.1 else 3 if value < 1 else 2 if value < 10 else 1
-    return f"{value:.{decimals}f} ms"
-
-
-def moment(text: str) -> str:
-    """Write a moment of the API to the second: ``2026-01-01 00:00:00``."""
-    return text[:19].replace("T", " ")
-
-
-def as_json(value: object, *, stderr: bool = False) -> None:
-    """Print a value as one line of JSON."""
-    print(msgspec.json.encode(value).decode(), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def stage_table(timing: Timing) -> Table:

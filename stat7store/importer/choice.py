@@ -22,6 +22,11 @@ class Choice:
     hidden: bool = False
     follow_symlinks: bool = False
 
+    @property
+    def has_globs(self) -> bool:
+        """Whether more than a dot at its beginning can make a name refused."""
+        return bool(self.include or self.exclude)
+
     def folder_refused(self, path: bytes, name: bytes) -> str:
         """Return why a folder at this path below the root is passed over; "" if it is not."""
         if not self.hidden and name.startswith(b"."):
@@ -30,9 +35,9 @@ class Choice:
 
     def file_refused(self, path: bytes, name: bytes) -> str:
         """Return why a file at this path below the root is passed over; "" if it is not."""
-        if reason := self.folder_refused(path, name):
+        if (reason := self.folder_refused(path, name)) or not self.include:
             return reason
-        return "not included" if self.include and not _matches(self.include, path, name) else ""
+        return "" if _matches(self.include, path, name) else "not included"
 
 
 def _matches(globs: Sequence[str], path: bytes, name: bytes) -> bool:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
 
-from stat7store.address import Address
+from stat7store.importer.gauge import Gauge
 
 Block = TypeVar("Block", bytes, memoryview)
 
 BLOCK_BYTES = 1024 * 1024
+FACTS_BYTES = 24
+_FACTS = struct.Struct("<qqQ")
+pack_facts = _FACTS.pack
 _UNSETTLED_NS = 50_000_000  # clocks of file systems tick up to every 10 ms; a later write may show no later time
 
 
@@ -40,6 +43,15 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
         """Take them from what ``stat`` says."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
+    def packed(self) -> bytes:
+        """Write them so that they can be compared at once."""
+        return pack_facts(self.size, self.mtime_ns, self.inode)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Facts:
+        """Read what ``packed`` wrote, at the beginning of ``data``."""
+        return cls(*_FACTS.unpack_from(data))
+
 
 class Folder:
     """An open folder; its descriptor is closed when the last file that was found in it is done with.
@@ -59,19 +71,25 @@ class Folder:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         self.file = os.open(name, flags, dir_fd=None if parent is None else parent.file)
 
+    @classmethod
+    def of(cls, file: int) -> Folder:
+        """Return the folder of a descriptor, which is closed with it; its path is not known here."""
+        folder = cls.__new__(cls)
+        folder.file, folder.path = file, b""
+        return folder
+
     def __del__(self) -> None:
         if self.file >= 0:
             os.close(self.file)
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A file that is to be imported; ``known`` is the address that the journal has for it as it is."""
+    """A file that is to be imported."""
 
     folder: Folder
     name: bytes
     facts: Facts
     is_link: bool = False
-    known: Address | None = None
 
     @property
     def path(self) -> bytes:
@@ -82,16 +100,16 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 class Source:
     """An open file on its way in. ``facts`` are those at its opening."""
 
-    def __init__(self, found: Found, stop: threading.Event, read: Callable[[int], None]) -> None:
-        """Open it; ``read`` is told how many bytes each block had.
+    def __init__(self, found: Found, gauge: Gauge, *, counted: bool = True) -> None:
+        """Open it; ``gauge`` says whether to stop, and is told what was read if that is to be ``counted``.
 
         Raises ``OSError``, also for what has become something else than a file.
         """
         # should it have become a pipe or a device since: do not wait for it, do not let it take the terminal
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if found.is_link else os.O_NOFOLLOW)
         self._file = os.open(found.name, flags, dir_fd=found.folder.file)
-        self._stop = stop
-        self._read = read
+        self._gauge = gauge
+        self._counts = counted
         self._taken = 0
         status = os.fstat(self._file)
         if not stat.S_ISREG(status.st_mode):
@@ -126,10 +144,11 @@ class Source:
             raise Changed
 
     def _counted(self, block: Block) -> Block:
-        if self._stop.is_set():
+        if self._gauge.stopped:
             raise Stopped
         self._taken += len(block)
-        self._read(len(block))
+        if self._counts:
+            self._gauge.add_read(len(block))
         return block
 
 

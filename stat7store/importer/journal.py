@@ -9,30 +9,41 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from stat7store.address import Address
 from stat7store.errors import Unavailable
 from stat7store.importer.files import Facts
+from stat7store.importer.remembered import Remembered, Row, pack, unpack
 
-Row = tuple[bytes, int, int, int, bytes]  # name, facts, address
-Lookup = Callable[[bytes], Row | None]
 
-_FORMAT = 1
+class Entry(NamedTuple):
+    """A file that is durable at the destination."""
+
+    folder: bytes
+    name: bytes
+    facts: Facts
+    address: Address
+
+
+_FORMAT = 3
 _TABLES = """
+DROP TABLE IF EXISTS destinations;
+DROP TABLE IF EXISTS folders;
+DROP TABLE IF EXISTS files;
+DROP TABLE IF EXISTS parts;
 CREATE TABLE destinations (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, unfinished INTEGER NOT NULL);
 CREATE TABLE folders (
     number INTEGER PRIMARY KEY, destination INTEGER NOT NULL, path BLOB NOT NULL, UNIQUE (destination, path)
 );
-CREATE TABLE files (
-    folder INTEGER NOT NULL, name BLOB NOT NULL,
-    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, address BLOB NOT NULL,
-    PRIMARY KEY (folder, name)
-) WITHOUT ROWID;
+CREATE TABLE parts (number INTEGER PRIMARY KEY, folder INTEGER NOT NULL, rows BLOB NOT NULL);
+CREATE INDEX parts_of_folders ON parts (folder);
 """
-_AT_ONCE = 100_000  # entries of one folder that are held in memory: some 30 MB
+_MOST_BYTES = 128 << 20  # that are held of one folder: almost two million files; what it has more is read each time
 _BUSY_S = 30.0
 
 
@@ -55,7 +66,7 @@ class Journal:
                 # survives a killed process; a power cut may take the last entries, and costs only time
                 self._data.execute("PRAGMA journal_mode = WAL")
                 self._data.execute("PRAGMA synchronous = NORMAL")
-            self._make_tables()
+            self._make_tables(read_only)
             self._number = self._destination(destination, read_only)
 
     def begin(self) -> bool:
@@ -68,69 +79,78 @@ class Journal:
         return bool(unfinished)
 
     def end(self) -> None:
-        """Note that nothing is left behind."""
+        """Note that nothing is left behind, and join the parts of each folder."""
+        with self._telling():
+            split = self._data.execute(
+                "SELECT folder FROM parts JOIN folders ON folders.number = folder WHERE destination = ? "
+                "GROUP BY folder HAVING count(*) > 1",
+                (self._number,),
+            ).fetchall()
+        for (folder,) in split:
+            with self._changing():  # others may wait for their turn
+                parts = self._parts(folder)
+                self._data.execute("DELETE FROM parts WHERE folder = ?", (folder,))
+                self._data.execute("INSERT INTO parts (folder, rows) VALUES (?, ?)", (folder, _joined(parts)))
         with self._changing():
             self._data.execute("UPDATE destinations SET unfinished = 0 WHERE number = ?", (self._number,))
 
-    def of_folder(self, path: bytes) -> Lookup:
-        """Return a function that gives what is known of a file by its name in this folder."""
+    def of_folder(self, path: bytes) -> Remembered:
+        """Return what is known of the files in this folder."""
         with self._telling():
             row = self._data.execute(
                 "SELECT number FROM folders WHERE destination = ? AND path = ?", (self._number, path)
             ).fetchone()
-            if row is None:
-                return lambda name: None
-            rows = self._data.execute(
-                "SELECT name, size, mtime_ns, inode, address FROM files WHERE folder = ? LIMIT ?", (*row, _AT_ONCE + 1)
-            ).fetchall()
-        if len(rows) <= _AT_ONCE:
-            return {row[0]: row for row in rows}.get
-        rows.clear()
-        folder = int(row[0])
-        return lambda name: self._of_file(folder, name)
+            parts = [] if row is None else self._parts(row[0])
+        return Remembered(_joined(parts))
 
-    def record(self, entries: Sequence[tuple[bytes, bytes, Facts, Address]]) -> None:
-        """Note files that are durable at the destination: folder, name, facts, address."""
+    def record(self, entries: Sequence[Entry]) -> None:
+        """Note files: one part for each folder, which counts before those that it has already."""
+        rows: dict[bytes, list[tuple[bytes, Row]]] = {}
+        for folder, name, facts, address in entries:
+            rows.setdefault(folder, []).append((name, facts.packed() + address))
         with self._changing():
-            numbers: dict[bytes, int] = {}
-            for folder in {folder for folder, *_ in entries}:
+            for folder, among in rows.items():
                 self._data.execute(
                     "INSERT OR IGNORE INTO folders (destination, path) VALUES (?, ?)", (self._number, folder)
                 )
-                (numbers[folder],) = self._data.execute(
+                (number,) = self._data.execute(
                     "SELECT number FROM folders WHERE destination = ? AND path = ?", (self._number, folder)
                 ).fetchone()
-            self._data.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (numbers[folder], name, facts.size, facts.mtime_ns, facts.inode, bytes(address))
-                    for folder, name, facts, address in entries
-                ],
-            )
+                self._data.execute("INSERT INTO parts (folder, rows) VALUES (?, ?)", (number, pack(among)))
 
     def close(self) -> None:
         """Let go of the file."""
         with self._telling():
             self._data.close()
 
-    def _of_file(self, folder: int, name: bytes) -> Row | None:
-        with self._telling():
-            found: Row | None = self._data.execute(
-                "SELECT name, size, mtime_ns, inode, address FROM files WHERE folder = ? AND name = ?", (folder, name)
-            ).fetchone()
-        return found
+    def _parts(self, folder: int) -> list[bytes]:
+        """Return the parts of a folder, the newest last; of too many the oldest are missing."""
+        parts: list[bytes] = []
+        newest = self._data.execute("SELECT rows FROM parts WHERE folder = ? ORDER BY number DESC", (folder,))
+        for (rows,) in newest:
+            if parts and sum(map(len, parts)) + len(rows) > _MOST_BYTES:
+                break
+            parts.append(rows)
+        return parts[::-1]
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, read_only: bool) -> None:
         (found,) = self._data.execute("PRAGMA user_version").fetchone()
-        if not found:
-            self._data.execute("BEGIN IMMEDIATE")
-            if not self._data.execute("PRAGMA user_version").fetchone()[0]:  # nobody else was faster
-                for statement in _TABLES.split(";"):
-                    self._data.execute(statement)
-                self._data.execute(f"PRAGMA user_version = {_FORMAT}")
-            self._data.execute("COMMIT")
-        elif found != _FORMAT:
-            raise Unavailable(f"the journal {self._path} is of format {found}; this version reads format {_FORMAT}")
+        if found > _FORMAT:
+            raise Unavailable(
+                f"a newer version of STAT7 Store has written the journal {self._path}; "
+                "use that version, or delete it, which costs only time"
+            )
+        if found == _FORMAT:
+            return
+        if read_only:
+            self._data.close()
+            self._data = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._data.execute("BEGIN IMMEDIATE")
+        if self._data.execute("PRAGMA user_version").fetchone()[0] < _FORMAT:  # nobody else was faster
+            for statement in _TABLES.split(";"):
+                self._data.execute(statement)
+            self._data.execute(f"PRAGMA user_version = {_FORMAT}")
+        self._data.execute("COMMIT")
 
     def _destination(self, name: str, read_only: bool) -> int:
         if not read_only:
@@ -158,6 +178,11 @@ class Journal:
                 raise Unavailable(
                     f"the journal {self._path} cannot be used: {error}; it may be deleted, which costs only time"
                 ) from error
+
+
+def _joined(parts: Sequence[bytes]) -> bytes:
+    """Return parts as one; of two rows for one name that in the later part counts."""
+    return parts[0] if len(parts) == 1 else pack(chain.from_iterable(map(unpack, parts)))
 
 
 def _readable(path: Path) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,13 @@ from stat7store.errors import Malformed
 from stat7store.folder import FORMAT_FILE
 from stat7store.importer.choice import Choice
 from stat7store.importer.direct import BATCHES_AT_ONCE, DirectDestination, destination_of_folder
-from stat7store.importer.engine import Engine, Tell
+from stat7store.importer.engine import BATCHES_AHEAD, Engine, Tell
+from stat7store.importer.gauge import Gauge
 from stat7store.importer.journal import Journal, default_path
 from stat7store.importer.outcome import Destination, Tally
-from stat7store.importer.reading import Judge
-from stat7store.importer.rehearsal import Present, Rehearsal
-from stat7store.importer.walk import NEW_FILES, Walk
+from stat7store.importer.rehearsal import Rehearsal
+from stat7store.importer.spoolers import Spoolers
+from stat7store.importer.walk import MOST_FOLDERS, NEW_FILES, Walk
 from stat7store.opening import open_store, prepare
 from stat7store.settings import Settings
 
@@ -37,7 +37,8 @@ class Request:
     """What is to be imported, where to, and how.
 
     ``target`` is the URL of a server, or the settings of a store whose folder is written to.
-    ``journal`` is its file, None for the usual one. ``jobs``: threads that read; 0 chooses.
+    ``journal`` is its file, None for the usual one. ``jobs``: processes or threads that
+    read; 0 chooses. ``report``: every file is to be told of, also those that are unchanged and there.
     """
 
     roots: Sequence[Path]
@@ -48,38 +49,40 @@ class Request:
     jobs: int = 0
     dry_run: bool = False
     delete_sources: bool = False
+    report: bool = False
 
 
-@dataclass(frozen=True)
-class _Hands:
-    """What every destination works with."""
+@contextmanager
+def forked(request: Request, gauge: Gauge) -> Iterator[Spoolers | None]:
+    """Start the processes that an import into a folder takes; None for another. There must be no thread yet."""
+    if isinstance(request.target, str) or request.dry_run:
+        yield None
+        return
+    _open_files()  # as many in each: what is on its way from one process to another counts for the sender
+    with Spoolers.forked(request.target, jobs_of(request), gauge) as spoolers:
+        yield spoolers
 
-    threads: ThreadPoolExecutor
-    stop: threading.Event
-    read: Callable[[int], None]
 
-
-async def run(request: Request, tally: Tally, tell: Tell, stop: threading.Event) -> None:
-    """Import; ``tally`` and ``tell`` follow it, ``stop`` ends it early, in order.
+async def run(request: Request, spoolers: Spoolers | None, tally: Tally, tell: Tell, gauge: Gauge) -> None:
+    """Import; ``tally`` and ``tell`` follow it, ``gauge`` ends it early, in order; ``spoolers`` as from ``forked``.
 
     Raises ``Malformed`` for a request that cannot be meant, before anything is done, and
     ``Unavailable`` when the destination takes nothing more; what was brought by then stays.
     """
     tags = _checked_tags(request.tags)
     tally.summary.dry_run = request.dry_run
-    jobs = request.jobs or min(32, 2 * len(os.sched_getaffinity(0)))
-    at_once = max(1, min(jobs + 2 * BATCHES_AT_ONCE, (_open_files() - _OTHER_FILES) // (2 * NEW_FILES)))
+    jobs = jobs_of(request)
+    at_once = max(1, min(jobs + 2 * BATCHES_AT_ONCE, _batches_of(_open_files())))
     with ThreadPoolExecutor(jobs, thread_name_prefix="import") as threads:
-        hands = _Hands(threads, stop, tally.add_read)
         try:
-            async with _destination(request, tags, hands) as destination:
+            async with _destination(request, tags, spoolers, threads, gauge) as destination:
                 journal = Journal(_journal_path(request), destination.name, read_only=request.dry_run)
                 try:
-                    await _run(request, destination, journal, tally, tell, stop, at_once)
+                    await _run(request, destination, journal, tally, tell, gauge, at_once)
                 finally:
                     journal.close()
         finally:
-            stop.set()  # the threads are to end, whatever happened
+            gauge.stop()  # the threads are to end, whatever happened
             tally.summary.seconds = round(tally.seconds, 3)
 
 
@@ -101,60 +104,56 @@ async def _run(
     journal: Journal,
     tally: Tally,
     tell: Tell,
-    stop: threading.Event,
+    gauge: Gauge,
     at_once: int,
 ) -> None:
     # what is to be deleted is read, whatever a journal says
     walk = replace(walk_of(request), journal=None if request.delete_sources else journal.of_folder)
     if request.dry_run:
-        await Engine(walk, destination, None, tally, tell, stop, at_once).run()
+        await Engine(walk, destination, None, tally, tell, gauge, at_once, tell_unchanged=request.report).run()
         return
     unfinished = journal.begin()
-    await Engine(walk, destination, journal, tally, tell, stop, at_once, request.delete_sources).run()
-    if not stop.is_set():
+    await Engine(walk, destination, journal, tally, tell, gauge, at_once, request.delete_sources, request.report).run()
+    if not gauge.stopped:
         if isinstance(destination, DirectDestination):
             await destination.tidy(orphans=unfinished)
         journal.end()
 
 
 @asynccontextmanager
-async def _destination(request: Request, tags: Sequence[str], hands: _Hands) -> AsyncIterator[Destination]:
+async def _destination(
+    request: Request, tags: Sequence[str], spoolers: Spoolers | None, threads: ThreadPoolExecutor, gauge: Gauge
+) -> AsyncIterator[Destination]:
     if isinstance(request.target, str):
         # they take longer to import than a second import of many files into a folder takes
         from stat7store.client import Client  # noqa: PLC0415
         from stat7store.importer.over_http import HttpDestination, judge_by_size  # noqa: PLC0415
 
         async with Client(request.target) as client:
-            http = HttpDestination(
-                client,
-                tags=tags,
-                always_send=request.delete_sources,
-                threads=hands.threads,
-                stop=hands.stop,
-                read=hands.read,
-            )
+            http = HttpDestination(client, tags=tags, always_send=request.delete_sources, threads=threads, gauge=gauge)
             await http.present([Address.of(b"")])  # a server that cannot be reached is told of at once
-            yield _rehearsal(http.name, http.present, judge_by_size, hands) if request.dry_run else http
+            if request.dry_run:
+                yield Rehearsal(http.name, http.present, judge_by_size, threads=threads, gauge=gauge)
+            else:
+                yield http
         return
     settings = request.target
-    judged = partial(judge, settings.accept, int(settings.max_upload_size))
-    if request.dry_run and not (settings.data / FORMAT_FILE).exists():
-        yield _rehearsal(destination_of_folder(settings.data, tags), _nothing, judged, hands)
+    name = destination_of_folder(settings.data, tags)
+    if spoolers is None:
+        judged = partial(judge, settings.accept, int(settings.max_upload_size))
+        if not (settings.data / FORMAT_FILE).exists():
+            yield Rehearsal(name, _nothing, judged, threads=threads, gauge=gauge)
+            return
+        async with open_store(settings) as store:
+            yield Rehearsal(name, store.present, judged, threads=threads, gauge=gauge)
         return
-    if not request.dry_run:
-        prepare(settings)
+    prepare(settings)
     async with open_store(settings) as store:
-        direct = DirectDestination(
-            store, settings.data, tags=tags, threads=hands.threads, stop=hands.stop, read=hands.read
-        )
+        direct = DirectDestination(store, name, tags=tags, spoolers=spoolers)
         try:
-            yield _rehearsal(direct.name, direct.present, judged, hands) if request.dry_run else direct
+            yield direct
         finally:
             await direct.close()
-
-
-def _rehearsal(name: str, present: Present, judged: Judge, hands: _Hands) -> Rehearsal:
-    return Rehearsal(name, present, judged, threads=hands.threads, stop=hands.stop, read=hands.read)
 
 
 async def _nothing(addresses: list[Address]) -> set[Address]:
@@ -177,6 +176,17 @@ def _checked_tags(tags: Sequence[str]) -> list[str]:
     if len(set(tags)) > _MOST_TAGS:
         raise Malformed(f"there are {len(set(tags))} tags", expected=f"at most {_MOST_TAGS}")
     return sorted(set(tags))
+
+
+def jobs_of(request: Request) -> int:
+    """Return how many processes or threads read."""
+    return request.jobs or min(32, 1 + len(os.sched_getaffinity(0)))  # one may wait for its disk
+
+
+def _batches_of(files: int) -> int:
+    """Return how many batches may be under way at once with so many open files: spools twice, and folders."""
+    waiting = 2 * BATCHES_AHEAD * MOST_FOLDERS  # folders of those that were found ahead, and are being found
+    return (files - _OTHER_FILES - waiting) // (2 * NEW_FILES + MOST_FOLDERS)
 
 
 def _open_files() -> int:

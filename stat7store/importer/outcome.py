@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Literal, Protocol
 
@@ -63,21 +62,13 @@ class Summary(msgspec.Struct, kw_only=True):
 class Tally:
     """The totals as they grow, for any thread to read.
 
-    ``read`` counts the bytes read so far, also of files that are not finished; ``expected`` is what
-    there is to do, files and bytes, once that is known.
+    ``expected`` is what there is to do, files and bytes, once that is known.
     """
 
     def __init__(self) -> None:
         self.summary = Summary()
-        self.read = 0
         self.expected: tuple[int, int] | None = None
         self._begun = time.monotonic()
-        self._lock = threading.Lock()
-
-    def add_read(self, size: int) -> None:
-        """Count bytes that were read, from any thread."""
-        with self._lock:
-            self.read += size
 
     def count(self, outcome: Outcome) -> None:
         """Count a file that is done with."""
@@ -95,6 +86,12 @@ class Tally:
                 summary.refused += 1
             case "failed":
                 summary.failed += 1
+
+    def count_there(self, files: int, size: int) -> None:
+        """Count files that were there already, all of them, and their bytes."""
+        self.summary.files += files
+        self.summary.bytes += size
+        self.summary.there += files
 
     @property
     def seconds(self) -> float:

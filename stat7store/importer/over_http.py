@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +11,7 @@ from stat7store.address import Address
 from stat7store.client import Client, StoredFile
 from stat7store.errors import Conflict, Damaged, DigestMismatch, NoSpace, Stat7Error, Unavailable
 from stat7store.importer.files import Changed, Facts, Found, Source, Stopped
+from stat7store.importer.gauge import Gauge
 from stat7store.importer.names import filename_of
 from stat7store.importer.outcome import Outcome
 from stat7store.importer.reading import CHANGING, Hashed, failure, hash_source, read_each
@@ -36,16 +36,14 @@ class HttpDestination:
         tags: Sequence[str],
         always_send: bool,
         threads: ThreadPoolExecutor,
-        stop: threading.Event,
-        read: Callable[[int], None],
+        gauge: Gauge,
     ) -> None:
         self.name = "\n".join([f"server {client.url}", *tags])
         self._client = client
         self._tags = tuple(tags)
         self._always_send = always_send
         self._threads = threads
-        self._stop = stop
-        self._read = read
+        self._gauge = gauge
 
     async def present(self, addresses: list[Address]) -> set[Address]:
         """See ``Destination``."""
@@ -71,7 +69,7 @@ class HttpDestination:
         return outcomes
 
     def _hash(self, found: Found) -> Hashed:
-        with Source(found, self._stop, self._read) as source:
+        with Source(found, self._gauge) as source:
             return hash_source(found, source, judge_by_size)
 
     async def _bring(self, file: Hashed, *, present: bool) -> Outcome:
@@ -100,7 +98,7 @@ class HttpDestination:
 
     async def _blocks(self, found: Found, facts: Facts) -> AsyncIterator[bytes]:
         """Yield the bytes of a large file, if they are still those that were hashed. Raises ``Changed``."""
-        with Source(found, self._stop, lambda size: None) as source:
+        with Source(found, self._gauge, counted=False) as source:  # it was counted when it was hashed
             if source.facts != facts:
                 raise Changed
             blocks = _copied(source)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from stat7store.address import Address
 from stat7store.importer.files import Found, Source
+from stat7store.importer.gauge import Gauge
 from stat7store.importer.outcome import Outcome
 from stat7store.importer.reading import Hashed, Judge, hash_source, read_each
 
@@ -28,15 +28,13 @@ class Rehearsal:
         judge: Judge,
         *,
         threads: ThreadPoolExecutor,
-        stop: threading.Event,
-        read: Callable[[int], None],
+        gauge: Gauge,
     ) -> None:
         self.name = name
         self._present = present
         self._judge = judge
         self._threads = threads
-        self._stop = stop
-        self._read = read
+        self._gauge = gauge
 
     async def present(self, addresses: list[Address]) -> set[Address]:
         """See ``Destination``."""
@@ -55,5 +53,5 @@ class Rehearsal:
         ]
 
     def _hash(self, found: Found) -> Hashed:
-        with Source(found, self._stop, self._read) as source:
+        with Source(found, self._gauge) as source:
             return hash_source(found, source, self._judge)

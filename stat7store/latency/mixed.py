@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import random
 import secrets
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -27,7 +31,8 @@ from stat7store.latency.phase1 import Maker
 
 READS_PERCENT = 70
 TASKS = 16  # that share a thread or a process, and so its transactions
-
+_SMALL = 100_000  # entities; a load may add a third of that
+_WARMING = 10_000  # reads that bring a new map's pages into reach, before the time starts
 
 HARNESS = "Phase 1's harness as it was, in memory, 4 threads"
 HARNESS_MENDED = "the same without its copy of all keys"
@@ -49,16 +54,33 @@ def measure_mixed(
 
     ``catalogs`` are folders and a sample of the addresses in them, and ``entities`` how many each
     began with. A load runs at all scales, one right after the other, before the next load does: what
-    else the machine does then is the same for all of them. Phase 1's own harness runs once.
+    else the machine does then is the same for all of them; each turn begins with another scale. What a
+    load added to a small catalog is not there for the next. Phase 1's own harness runs once.
     """
     found: dict[str, dict[int, list[float]]] = {}
     for turn in range(rounds):
         for name, run, most in _loads(seconds, parallel, harness=turn == 0):
             show(f"mixed, round {turn + 1} of {rounds}: {name}")
-            for count, (folder, addresses) in zip(entities, catalogs.items(), strict=True):
+            scales = list(zip(entities, catalogs.items(), strict=True))
+            first = turn % len(scales)
+            for count, (folder, addresses) in scales[first:] + scales[:first]:
                 if most is None or count <= most:
-                    found.setdefault(name, {}).setdefault(count, []).append(run(folder, addresses, count))
+                    with _as_it_was(folder, count) as begun:
+                        found.setdefault(name, {}).setdefault(count, []).append(run(begun, addresses, count))
     return {name: {count: median(rates) for count, rates in by_count.items()} for name, by_count in found.items()}
+
+
+@contextmanager
+def _as_it_was(folder: Path, entities: int) -> Iterator[Path]:
+    """Yield a catalog as it was set up: a copy, or a large one itself, which what is added hardly changes."""
+    if entities > _SMALL:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="copy-", dir=folder.parent) as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        with (Path(copy) / "data.mdb").open("rb+") as data:
+            os.fsync(data.fileno())  # or the load would pay for writing the copy
+        yield Path(copy)
 
 
 def _loads(
@@ -89,6 +111,11 @@ def _loads(
         yield PROCESSES.format(number), partial(ours, run=_with_processes, number=number), None
 
 
+async def _warm(catalog: LmdbCatalog, addresses: Sequence[Address]) -> None:
+    for address in addresses[:_WARMING]:
+        await catalog.record(address, await catalog.lookup(address))
+
+
 async def _mixed(catalog: LmdbCatalog, addresses: Sequence[Address], seconds: float, seed: int) -> int:
     """Read and write 70/30 for a while, in several tasks; return how many operations were done."""
     chance = random.Random(seed)  # noqa: S311
@@ -116,6 +143,7 @@ def _seeds(count: int) -> Iterator[int]:
 
 def _with_threads(folder: Path, addresses: Sequence[Address], count: int, seconds: float) -> float:
     catalog = LmdbCatalog(folder)
+    asyncio.run(_warm(catalog, addresses))
     done: list[int] = []
 
     def work(seed: int) -> None:
@@ -132,7 +160,7 @@ def _with_processes(folder: Path, addresses: Sequence[Address], count: int, seco
     context = multiprocessing.get_context("spawn")  # LMDB must not be open across a fork
     ready = context.Barrier(count + 1)
     results: Queue[int] = context.Queue()
-    few = list(addresses[:10_000])
+    few = list(addresses[:_WARMING])
     processes = [
         context.Process(target=_process, args=(folder, few, seconds, seed, ready, results)) for seed in _seeds(count)
     ]
@@ -153,6 +181,7 @@ def _process(
     async def work() -> int:
         catalog = LmdbCatalog(folder)
         try:
+            await _warm(catalog, addresses)
             ready.wait()
             return await _mixed(catalog, addresses, seconds, seed)
         finally:

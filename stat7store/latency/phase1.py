@@ -15,9 +15,8 @@ import resource
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -31,7 +30,6 @@ from stat7store.record import HORIZONS, FileRecord
 from stat7store.timing import now_ns
 from storage.base import Location
 
-T = TypeVar("T")
 Entity = dict[str, object]
 
 ENTITY = "application/vnd.stat7.entity+json"
@@ -156,7 +154,7 @@ async def measure_scale(folder: Path, entities: int) -> tuple[Scale, list[Addres
     try:
         addresses, generate_s, store_s = _set_up(catalog, entities)
         size = os.stat(folder / "data.mdb").st_blocks * 512
-        lookup, both = measure_lookups(catalog, addresses)
+        lookup, both = await measure_lookups(catalog, addresses)
     finally:
         await catalog.close()
     scale = Scale(
@@ -171,19 +169,18 @@ async def measure_scale(folder: Path, entities: int) -> tuple[Scale, list[Addres
     return scale, addresses
 
 
-def measure_lookups(catalog: LmdbCatalog, addresses: Sequence[Address]) -> tuple[Summary, Summary]:
+async def measure_lookups(catalog: LmdbCatalog, addresses: Sequence[Address]) -> tuple[Summary, Summary]:
     """Time the index stage alone, and with the metadata stage; each in transactions of its own."""
     index, both = Durations(), Durations()
     chance = random.Random(1)  # noqa: S311
     chosen = chance.choices(addresses, k=min(_LOOKUPS, 100 * len(addresses)))
     for address in chosen:
         begun = now_ns()
-        _at_once(catalog.lookup(address))
+        await catalog.lookup(address)
         index.add(now_ns() - begun)
     for address in chosen:
         begun = now_ns()
-        locator = _at_once(catalog.lookup(address))
-        _at_once(catalog.record(address, locator))
+        await catalog.record(address, await catalog.lookup(address))
         both.add(now_ns() - begun)
     return index.summary(), both.summary()
 
@@ -230,17 +227,6 @@ def _as_file(entity: Entity) -> NewFile:
         density=float(str(where["density"])),
     )
     return NewFile(record, 0, ENTITY, Location(str(address), secrets.token_bytes(8)))
-
-
-def _at_once(step: Coroutine[None, None, T] | Awaitable[T]) -> T:
-    """Return the result of a coroutine that does not wait, without the cost of an event loop."""
-    iterator = step.__await__()
-    try:
-        next(iterator)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise RuntimeError("it waited")
 
 
 def _race(contestants: Sequence[Callable[[], object]]) -> list[float]:

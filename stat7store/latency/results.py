@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,30 +11,30 @@ from stat7store.latency.report import CLIENT, OTHER, Machine, Report, Run
 from stat7store.timing import STAGES
 
 _HEADING = "# Results\n\nMeasured, not promised: each section is written by the command it shows.\n"
+_CHART = re.compile(r"\]\((results/[\w.-]+\.svg)\)")
 
 
 def put_section(path: Path, name: str, text: str) -> None:
     """Put a section into a Markdown file, in the place of the one of that name, or at the end.
 
-    The file is made if there is none. Raises ``OSError``.
+    The file is made if there is none; charts that only the section before showed go. Raises ``OSError``.
     """
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     whole = path.read_text(encoding="utf-8") if path.exists() else _HEADING
     section = f"{start}\n{text.strip()}\n\n{end}"
     before, found, rest = whole.partition(start)
-    whole = f"{before}{section}{rest.partition(end)[2]}" if found else f"{whole.rstrip()}\n\n{section}"
+    last, _, after = rest.partition(end)
+    whole = f"{before}{section}{after}" if found else f"{whole.rstrip()}\n\n{section}"
     path.write_text(whole, encoding="utf-8")
+    for chart in _CHART.findall(last):
+        if chart not in whole:
+            (path.parent / chart).unlink(missing_ok=True)
 
 
 def write_charts(path: Path, name: str, charts: Iterable[tuple[str, str]]) -> list[str]:
-    """Write charts as SVG beside a Markdown file, in ``results/``; return the lines that show them.
-
-    Earlier charts of the same section go.
-    """
+    """Write charts as SVG beside a Markdown file, in ``results/``; return the lines that show them."""
     folder = path.parent / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{name}-*.svg"):
-        old.unlink()
     shown = []
     for chart, svg in charts:
         file = folder / f"{name}-{chart}.svg"

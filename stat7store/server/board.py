@@ -11,13 +11,13 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from typing import Literal, TypedDict, get_args
+from typing import Literal, NamedTuple, TypedDict, get_args
 
 import msgspec
 
-from stat7store.server.histograms import Counted, Histograms, Period
+from stat7store.server.histograms import BUCKETS, FIRST, LAST, Counted, Histograms, Period
 from stat7store.server.requests import RequestCounts
-from stat7store.server.ring import Ring, iso_time
+from stat7store.server.ring import CAPACITY, Ring, iso_time
 from stat7store.timing import StageClock, Timing, now_ns
 
 Countable = Literal["uploads", "errors", "fast_lane", "fast_lane_waits", "uploads_known", "bytes_received", "damaged"]
@@ -46,6 +46,24 @@ class Summary(TypedDict):
     last_minute: Period
     counters: dict[str, int]
     workers: list[WorkerState]
+
+
+class OwnMemory(NamedTuple):
+    """Where one worker counts and keeps what it did; ``_lane_board.h`` writes there as well."""
+
+    histogram: memoryview
+    counters: memoryview
+    requests: memoryview
+    tags: memoryview
+    entries: memoryview
+    following: memoryview
+    buckets: int
+    first: int
+    last: int
+    capacity: int
+    bytes_sent: int
+    fast_lane: int
+    worker: int
 
 
 class BoardMemory:
@@ -81,6 +99,7 @@ class Board:
         self._clock = clock
         self._wall_clock = wall_clock
         self._workers = memory.workers
+        self._worker_number = worker
         self._ring = Ring(memory.timings, memory.workers, worker)
         self._histograms = Histograms(memory.stages, memory.workers, worker, memory.started)
         self._words = memoryview(memory.counters).cast("Q")
@@ -136,6 +155,26 @@ class Board:
             source=source,
             backend=backend,
             unsent=unsent,
+        )
+
+    def own(self) -> OwnMemory:
+        """Return the memory that ``record`` writes to."""
+        counters = self._words[self._own : self._own + len(COUNTERS)]
+        tags, entries, following = self._ring.own()
+        return OwnMemory(
+            self._histograms.own(),
+            counters,
+            self._requests.own(),
+            tags,
+            entries,
+            following,
+            buckets=BUCKETS,
+            first=FIRST,
+            last=LAST,
+            capacity=CAPACITY,
+            bytes_sent=_BYTES_SENT,
+            fast_lane=_FAST_LANE,
+            worker=self._worker_number,
         )
 
     def count(self, name: Countable, number: int = 1) -> None:

@@ -1,6 +1,7 @@
 """One client connection: aiohttp's protocol, with what timing and clear errors need.
 
-- A request in its commonest shape is answered ahead of aiohttp: see ``fastlane.py``.
+- A request in its commonest shape is answered ahead of aiohttp: see ``fastlane.py``. A connection that asks
+  for nothing else is parked: the lane then listens for it, until it says something else or is closed.
 - Each request is stamped with the time its last header byte was read (the start of *queue*).
 - The write buffer limit is 0 and TCP_NOTSENT_LOWAT is set, so that bytes accepted have nearly left.
 - A stop lets uploads in flight finish as well as downloads.
@@ -46,6 +47,8 @@ class Connection(RequestHandler):
         "_door",
         "_lane",
         "_outlet",
+        "_parked",
+        "_parking",
         "_sending",
         "_when_written",
         "_window",
@@ -67,8 +70,10 @@ class Connection(RequestHandler):
         super().__init__(manager, **kwargs)
         self._door = door
         self._lane = lane
+        self._parking = None if lane is None else lane.parking
         self._count_refusal = count_refusal
         self._at_start = True  # whether aiohttp's parser stands at the start of a request
+        self._parked = False
         self._outlet: socket.socket | None = None
         self._sending: Sending | None = None
         self._window: asyncio.Future[OSError | None] | None = None
@@ -101,7 +106,21 @@ class Connection(RequestHandler):
         arrived = now_ns()
         if self._lane is not None and self._is_free() and self._lane.answer(self, data, arrived):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._park()
             return
+        self._parse(data, arrived)
+
+    def hear(self, data: bytes | None, arrived: int) -> None:
+        """Take what the lane heard while this was parked, and did not answer; ``b""``: its end, None: it broke."""
+        if data and self._lane is not None and self._lane.answer_first(self, data, arrived):
+            return
+        self._unpark()
+        if data:
+            self._parse(data, arrived)
+        elif data is None:
+            self.abort()
+
+    def _parse(self, data: bytes, arrived: int) -> None:
         before = len(self._messages)
         if self._close and self.newest_body is not None and not self.newest_body.is_eof():
             self._close = False  # aiohttp would drop what is still to come of a body it waits for
@@ -121,6 +140,22 @@ class Connection(RequestHandler):
             and not self._upgraded
         )
 
+    def _park(self) -> None:
+        """Have the lane listen, if all is answered and sent."""
+        if self._parking is None or self._parked or self._request_in_progress or self.transport is None:
+            return
+        self._parked = self._is_free() and self._parking.park(self)
+        if self._parked:
+            self.transport.pause_reading()
+
+    def _unpark(self) -> None:
+        """Listen again, unless the connection is lost."""
+        if self._parked and self._parking is not None:
+            self._parked = False
+            self._next_keepalive_close_time = self._parking.unpark(self) + self._keepalive_timeout
+            if self.transport is not None:
+                self.transport.resume_reading()
+
     def _is_free(self) -> bool:
         """Tell whether nothing is being answered, waits to be, or came in part."""
         waiter = self._waiter
@@ -132,6 +167,8 @@ class Connection(RequestHandler):
         waiter = self._waiter  # done from the moment a request comes or the connection is closed
         if waiter is None or waiter.done() or self._request_in_progress or self._messages:
             return None
+        if self._parked and self._parking is not None:
+            return self._parking.last_use(self)
         return self._next_keepalive_close_time - self._keepalive_timeout
 
     @property
@@ -143,12 +180,23 @@ class Connection(RequestHandler):
         """See ``Idle``."""
         self.force_close()
 
+    def close(self) -> None:
+        """Close when all that was asked for is answered."""
+        self._unpark()
+        super().close()
+
+    def force_close(self) -> None:
+        """Close at once."""
+        self._unpark()
+        super().force_close()
+
     def write_rest(self, data: bytes, written: Callable[[bool], None]) -> None:
         """Send the last of an answer that did not fit at once; nothing is read until it is with the kernel.
 
         ``written`` is then called, with whether all of it was taken.
         """
         assert self.transport is not None
+        self._unpark()
         self._request_in_progress = True
         self._when_written = written
         self.transport.pause_reading()
@@ -169,7 +217,6 @@ class Connection(RequestHandler):
 
         ``written`` is then called with how many of the file's bytes the kernel took.
         """
-        assert self.transport is not None
         try:
             head_sent, sent = send_at_once(self._own_socket(), head, file, span)
         except OSError:
@@ -178,10 +225,16 @@ class Connection(RequestHandler):
         if sent == span.length:  # as it most often is
             written(sent)
             return
-        self._request_in_progress = True
         rest = Span(span.start + sent, span.length - sent)
-        sending = self._send(head[head_sent:], file, rest, lambda _: self._end_writing(True))
-        self._when_written = lambda _: written(sent + sending.sent)
+        self.send_rest_of_file(head[head_sent:], file, rest, lambda more: written(sent + more))
+
+    def send_rest_of_file(self, head: bytes, file: ImmediateFile, span: Span, written: Callable[[int], None]) -> None:
+        """Send what the kernel did not take at once. See ``send_file``."""
+        assert self.transport is not None
+        self._unpark()
+        self._request_in_progress = True
+        sending = self._send(head, file, span, lambda _: self._end_writing(True))
+        self._when_written = lambda _: written(sending.sent)
         sending.go()
         if self._sending is sending:
             self.transport.pause_reading()
@@ -229,6 +282,11 @@ class Connection(RequestHandler):
             self._outlet = socket.socket(fileno=os.dup(self.socket_number))
         return self._outlet
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading; aiohttp asks for it at every piece of a body, and goes through its parser each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def resume_writing(self) -> None:
         """Go on after the kernel took everything."""
         super().resume_writing()
@@ -237,6 +295,8 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of everything."""
+        self.transport = None  # so that nobody listens again
+        self._unpark()
         if self._sending is not None:
             self._sending.stop()
         if self._window is not None and not self._window.done():
@@ -249,6 +309,7 @@ class Connection(RequestHandler):
 
     def abort(self) -> None:
         """Drop the connection."""
+        self._unpark()
         if self.transport is not None:
             self.transport.abort()
 
@@ -264,7 +325,9 @@ class Connection(RequestHandler):
             self.transport.resume_reading()
 
     def _process_keepalive(self) -> None:
-        if self._when_written is not None:  # an answer is still under way
+        if self._parked and self._parking is not None:
+            self._next_keepalive_close_time = self._parking.last_use(self) + self._keepalive_timeout
+        elif self._when_written is not None:  # an answer is still under way
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 

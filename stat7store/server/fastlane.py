@@ -6,6 +6,9 @@ entity tag in ``If-None-Match``, no other condition, no body, no wish about the 
 must be in the catalog, of moderate size, and in memory. What is answered here is answered byte for byte
 as ``retrieval.py`` would, and asks, times, counts and logs the same. Nothing is refused here: whatever is
 amiss is left to the path that can tell the client so.
+
+Where it is compiled, ``_lane.c`` answers again what was answered here before, ahead of all of this, and
+listens by itself for connections that have nothing else to do.
 """
 
 from __future__ import annotations
@@ -24,22 +27,34 @@ from stat7store.catalog.base import ImmediateCatalog
 from stat7store.errors import Stat7Error
 from stat7store.record import Entry
 from stat7store.server.conditions import entity_tag
+from stat7store.server.delivery import Answer, Delivery
 from stat7store.server.head import file_headers
 from stat7store.server.headers import REQUEST_ID_BYTES, format_date, request_id, server_timing
 from stat7store.server.node import Node
-from stat7store.server.outgoing import CLIENT_GONE, INLINE_BYTES, WINDOW_BYTES, stage_times, unsent
+from stat7store.server.outgoing import INLINE_BYTES, WINDOW_BYTES
+from stat7store.server.parking import Parking
+from stat7store.server.paths import FILES
 from stat7store.server.ranges import Unsatisfiable, content_range, parse_range
 from stat7store.server.request_log import RequestLog
 from stat7store.timing import StageClock, now_ns
+from storage import compiled
 from storage.base import Immediate, ImmediateFile, Span
+from storage.open_file import OpenFile
 from storage.recent import Recent
+
+try:
+    compiled.wanted()
+    from stat7store.server import _lane
+
+    Lane: type[_lane.Lane] | None = _lane.Lane
+except ImportError:
+    Lane = None
 
 if TYPE_CHECKING:
     from stat7store.server.connection import Connection
 
-_PATH = "/v1/files/"
-_GET = f"GET {_PATH}".encode()
-_HEAD = f"HEAD {_PATH}".encode()
+_GET = f"GET {FILES}".encode()
+_HEAD = f"HEAD {FILES}".encode()
 _VERSION = b" HTTP/1.1\r\n"
 _NOTHING = memoryview(b"")
 _DIGITS = re.compile(rb"[0-9a-f]{64}")
@@ -54,6 +69,8 @@ _MEANINGFUL = frozenset(
         *("if-match", "if-modified-since", "if-unmodified-since", "if-range"),
     }
 )
+# what differs from one request to the next, and is read apart from the rest in _lane_request.h
+_DIFFERING = frozenset({"range", "if-none-match", "x-request-id"})
 _KNOWN_BLOCKS = 256
 _KNOWN_FILES = 4096
 
@@ -63,6 +80,8 @@ class _Asked:
     """What the headers of a request ask for."""
 
     headers: Mapping[str, str]
+    same: bytes  # the block without the lines that differ from request to request
+    same_headers: Mapping[str, str]
     none_match: str | None
     range: str | None
     request_id: str | None
@@ -86,18 +105,6 @@ class _File(NamedTuple):
     plan: _Plan  # for the whole file
 
 
-class _Answer(NamedTuple):
-    """An answer on its way out."""
-
-    clock: StageClock
-    request_id: str
-    file: _File
-    method: str
-    status: int
-    range: str | None
-    source: str | None
-
-
 class FastLane:
     """One worker's fast lane."""
 
@@ -105,11 +112,9 @@ class FastLane:
         """``backend`` is the number of ``blobs``: files on another backend are none of the lane's."""
         self._admit = node.access.admit
         self._board = node.board
-        self._log = log
         self._find = catalog.find_now
         self._open = blobs.open_now
         self._number = backend
-        self._backend = node.store.backend
         self._blocks: Recent[bytes, _Asked] = Recent(_KNOWN_BLOCKS)
         self._files: Recent[bytes, _File] = Recent(_KNOWN_FILES)
         self._buffer = memoryview(bytearray(INLINE_BYTES))
@@ -117,18 +122,51 @@ class FastLane:
         self._date = ""
         self._random = ""
         self._random_at = 0
+        self._delivery = Delivery(node, log)
+        self._again = self._again_of(node, log)
+        self.parking = None if self._again is None else Parking(self._again)
+
+    def _again_of(self, node: Node, log: RequestLog) -> _lane.Lane | None:
+        if Lane is None:
+            return None
+        return Lane(
+            admit=self._admit,
+            refusal=Stat7Error,
+            find=self._find,
+            open_now=self._open,
+            file_type=OpenFile,
+            go_on=self._delivery.go_on,
+            log=self._delivery.log_times if log.enabled else None,
+            board=node.board.own(),
+            source=OpenFile.source,
+            backend=node.store.backend,
+            largest=WINDOW_BYTES,
+            most_blocks=_KNOWN_BLOCKS,
+            most_files=_KNOWN_FILES,
+        )
 
     def answer(self, connection: Connection, data: bytes, arrived: int) -> bool:
         """Answer the request that ``data`` is; False, with nothing done, if it is not one for this lane."""
+        if self._again is not None and self._again.answer(connection, connection.socket_number, data, arrived):
+            return True
+        return self.answer_first(connection, data, arrived)
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        if self.parking is not None:
+            self.parking.close()
+
+    def answer_first(self, connection: Connection, data: bytes, arrived: int) -> bool:
+        """Answer a request that may be the first of its kind. See ``answer``."""
         at = 14 if data.startswith(_GET) else 15 if data.startswith(_HEAD) else 0
         if not at or data[at + 64 : at + 75] != _VERSION or len(data) > _MOST_BYTES:
             return False
-        clock = StageClock(arrived)
         block = data[at + 75 :]
         asked = self._blocks.get(block) or self._read(block)
         method = "GET" if at == 14 else "HEAD"
         if asked is None or not self._is_admitted(method, asked):
             return False
+        clock = StageClock(arrived)
         file = self._look_up(data[at : at + 64], clock)
         plan = None if file is None else _plan(asked, file)
         if file is None or plan is None:
@@ -148,11 +186,15 @@ class FastLane:
             return False
         given = asked.request_id or self._new_request_id()
         head = self._head(plan, clock, source, given)
-        answer = _Answer(clock, given, file, method, plan.status, asked.range, source)
+        if self._again is not None:
+            locator = file.entry.locator
+            self._again.keep_block(asked.same, asked.same_headers)
+            self._again.keep_file(file.entry.record.address, file.entry, locator.location, locator.size, file.shared)
+        answer = Answer(clock, given, file.entry.record.address, method, plan.status, asked.range, source)
         if isinstance(body, memoryview):
-            self._send(connection, head, body, answer)
+            self._delivery.send(connection, head, body, answer)
         else:
-            self._send_file(connection, head, body, plan.span, answer)
+            self._delivery.send_file(connection, head, body, plan.span, answer)
         return True
 
     def _is_admitted(self, method: str, asked: _Asked) -> bool:
@@ -174,69 +216,6 @@ class FastLane:
                 return body
         self._board.count("fast_lane_waits")
         return None
-
-    def _send_file(
-        self, connection: Connection, head: bytes, opened: ImmediateFile, span: Span, answer: _Answer
-    ) -> None:
-        begun = now_ns()
-
-        def written(sent: int) -> None:
-            if sent < span.length:
-                connection.abort()
-            self._end(connection, answer, begun, answer.status if sent == span.length else CLIENT_GONE, sent)
-
-        connection.send_file(head, opened, span, written)
-
-    def _send(self, connection: Connection, head: bytes, body: memoryview, answer: _Answer) -> None:
-        begun = now_ns()
-        try:
-            taken = os.writev(connection.socket_number, (head, body))
-        except BlockingIOError:
-            taken = 0
-        except OSError:
-            connection.abort()
-            self._end(connection, answer, begun, CLIENT_GONE, 0)
-            return
-        if taken == len(head) + len(body):
-            self._end(connection, answer, begun, answer.status, len(body))
-        else:
-            rest = b"".join((head, body))[taken:]  # the buffer will be the next answer's
-            self._send_rest(connection, rest, len(body), answer, begun)
-
-    def _send_rest(self, connection: Connection, rest: bytes, sent: int, answer: _Answer, begun: int) -> None:
-        def written(complete: bool) -> None:
-            self._end(connection, answer, begun, answer.status if complete else CLIENT_GONE, sent if complete else 0)
-
-        connection.write_rest(rest, written)
-
-    def _end(self, connection: Connection, answer: _Answer, begun: int, status: int, sent: int) -> None:
-        """Record what came of an answer whose sending began at ``begun``. Charges network."""
-        clock, given, file, method, _, asked_range, source = answer
-        clock.ended = now_ns()
-        clock.network = clock.ended - begun
-        self._board.record(
-            clock=clock,
-            request_id=given,
-            address=file.entry.record.address,
-            method=method,
-            status=status,
-            bytes=sent,
-            range=asked_range,
-            source=source,
-            backend=self._backend,
-            unsent=unsent(connection.socket_number),
-            fast=True,
-        )
-        if self._log.enabled:
-            self._log.add(
-                method=method,
-                path=_PATH + file.digits.decode(),
-                status=status,
-                ms=clock.total / 1e6,
-                request_id=given,
-                client=connection.client,
-                stages=stage_times(clock),
-            )
 
     def _look_up(self, digits: bytes, clock: StageClock) -> _File | None:
         """Find a file in the catalog, and what was put together for it. Charges index and metadata."""
@@ -269,6 +248,7 @@ class FastLane:
     def _read(self, block: bytes) -> _Asked | None:
         """Read a block of headers with its empty line; None if it is not in the commonest shape."""
         headers: CIMultiDict[str] = CIMultiDict()
+        same = []
         at, end = 0, len(block) - 2
         if block[end:] != b"\r\n":
             return None
@@ -280,12 +260,16 @@ class FastLane:
             if name in headers or name.lower() in _MEANINGFUL:
                 return None
             headers[name] = (line[2] or b"").decode()
+            if name.lower() not in _DIFFERING:
+                same.append(line[0])
             at = line.end()
         if "Host" not in headers:
             return None
         given = headers.get("X-Request-ID")
         asked = _Asked(
             headers,
+            b"".join((*same, b"\r\n")),
+            CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _DIFFERING),
             headers.get("If-None-Match"),
             headers.get("Range"),
             None if given is None else request_id(given, lambda: "") or None,

@@ -37,9 +37,9 @@ def _upper_half(ns: float) -> int:
     return half
 
 
-_FIRST = _upper_half(1)
-_LAST = _upper_half(LONGEST_NS)
-BUCKETS = _LAST - _FIRST + 1
+FIRST = _upper_half(1)
+LAST = _upper_half(LONGEST_NS)
+BUCKETS = LAST - FIRST + 1
 _BLOCK_WORDS = len(COUNTED) * BUCKETS
 _SLOT_WORDS = _BLOCK_WORDS + _SNAPSHOTS * (1 + _BLOCK_WORDS)
 _WORD_BYTES = 8
@@ -107,22 +107,26 @@ class Histograms:
         A stage of 0 ns did not take place, or was not known, and is not counted.
         """
         words = self._words
-        at = self._own - _FIRST
+        at = self._own - FIRST
         # one line a stage: a loop takes half as long again, and so does min()
         halves = _UPPER_HALVES.unpack(_FLOATS.pack(queue, index, metadata, disk, network, total))
         queue, index, metadata, disk, network, total = halves
         if queue:
-            words[at + (queue if queue < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + (queue if queue < LAST else LAST)] += 1  # noqa: FURB136
         if index:
-            words[at + BUCKETS + (index if index < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + BUCKETS + (index if index < LAST else LAST)] += 1  # noqa: FURB136
         if metadata:
-            words[at + 2 * BUCKETS + (metadata if metadata < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + 2 * BUCKETS + (metadata if metadata < LAST else LAST)] += 1  # noqa: FURB136
         if disk:
-            words[at + 3 * BUCKETS + (disk if disk < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + 3 * BUCKETS + (disk if disk < LAST else LAST)] += 1  # noqa: FURB136
         if network:
-            words[at + 4 * BUCKETS + (network if network < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + 4 * BUCKETS + (network if network < LAST else LAST)] += 1  # noqa: FURB136
         if total:
-            words[at + 5 * BUCKETS + (total if total < _LAST else _LAST)] += 1  # noqa: FURB136
+            words[at + 5 * BUCKETS + (total if total < LAST else LAST)] += 1  # noqa: FURB136
+
+    def own(self) -> memoryview:
+        """Return the words in which this worker counts: ``BUCKETS`` for each of ``COUNTED``."""
+        return self._words[self._own : self._own + _BLOCK_WORDS]
 
     def roll(self, now: int) -> None:
         """Keep a snapshot of this worker's counts, unless the last one is younger than ``ROLL_NS``.
@@ -185,7 +189,7 @@ class Histograms:
 
 def middle_ns(bucket: int) -> float:
     """Return the middle of a bucket (from 0), in nanoseconds."""
-    exponent, mantissa = divmod(_FIRST + bucket, 128)
+    exponent, mantissa = divmod(FIRST + bucket, 128)
     return math.ldexp(128.5 + mantissa, exponent - 127 - 7)
 
 

@@ -6,9 +6,17 @@ import logging
 import sys
 from contextlib import suppress
 
-import structlog
-
 from stat7store.settings import Settings
+
+# At its import structlog.dev would load rich and all that it colours code by: a fifth of a start, for tracebacks
+# that are written plain here. Where rich is loaded already, or wanted later, nothing changes.
+if "rich" not in sys.modules:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # the import system's way to say: not to be had
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -47,6 +55,11 @@ def make_log(settings: Settings, **facts: object) -> Log:
         cache_logger_on_first_use=True,
     )
     return log.bind(**facts)
+
+
+def facts_of(log: Log) -> dict[str, object]:
+    """Return the facts that a log writes on every line."""
+    return dict(structlog.get_context(log))
 
 
 class _StandardError:

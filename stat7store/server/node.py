@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import structlog
 from aiohttp import web
 
 from stat7store.server.access import Access
 from stat7store.server.board import Board
+from stat7store.server.log import Log
 from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.settings import Settings
 from stat7store.store import Store
@@ -22,7 +22,7 @@ class Node:
     store: Store
     board: Board
     access: Access
-    log: structlog.typing.FilteringBoundLogger
+    log: Log
     worker: int = 1
     tallies: Tallies = field(default_factory=lambda: Tallies(TalliesMemory(["server"]), 0))
 

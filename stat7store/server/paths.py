@@ -9,6 +9,8 @@ from aiohttp import web
 from stat7store.address import Address
 from stat7store.errors import Malformed
 
+FILES = "/v1/files/"
+
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,16}")
 
 

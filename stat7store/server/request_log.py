@@ -6,10 +6,9 @@ import asyncio
 from datetime import UTC, datetime
 
 import msgspec
-import structlog
 from aiohttp import web
 
-from stat7store.server.log import Log, is_console, write_lines
+from stat7store.server.log import Log, facts_of, is_console, write_lines
 from stat7store.settings import Settings
 
 _WRITE_EVERY_S = 0.05
@@ -27,7 +26,7 @@ class RequestLog:
         """``log`` gives its facts to every line."""
         self.enabled = settings.access_log and settings.log_level not in _QUIET
         self._log = log if is_console(settings) else None
-        self._facts = dict(structlog.get_context(log))
+        self._facts = facts_of(log)
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._writing: asyncio.TimerHandle | None = None

@@ -19,6 +19,7 @@ class RequestCounts:
     def __init__(self, memory: mmap.mmap, worker: int) -> None:
         """``memory`` comes from ``allocate``; ``worker`` is numbered from 1."""
         self._words = memoryview(memory).cast("Q")
+        self._worker = worker
         self._own = (worker - 1) * _TABLE - _FIRST
 
     @staticmethod
@@ -29,6 +30,10 @@ class RequestCounts:
     def count(self, method: str, status: int) -> None:
         """Count a request; ``status`` is 100 to 599. Methods without a name here count as ``other``."""
         self._words[self._own + _NUMBERS.get(method, _OTHER) * _STATUSES + status] += 1
+
+    def own(self) -> memoryview:
+        """Return the words in which this worker counts: those of one method after those of another."""
+        return self._words[(self._worker - 1) * _TABLE : self._worker * _TABLE]
 
     def totals(self) -> dict[tuple[str, int], int]:
         """Return the sums over all workers, of what has occurred."""

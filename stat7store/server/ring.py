@@ -16,7 +16,7 @@ from operator import attrgetter
 from struct import Struct
 from typing import NamedTuple
 
-from xxhash import xxh3_64_digest
+from xxhash import xxh64_digest, xxh64_intdigest
 
 from stat7store.timing import StageClock, Timing
 
@@ -24,14 +24,15 @@ CAPACITY = 10_000
 REQUEST_ID_BYTES = 128
 RANGE_BYTES = 124
 
-_BODY = Struct(f"12Q2H32s8s16s16s{REQUEST_ID_BYTES}s{RANGE_BYTES}s")
-_ENTRY = Struct(f"8s{_BODY.size}s")  # the checksum of the body, the body
-_SEQUENCE = Struct("Q")  # the body's first field
-_TAG = Struct("q")
+_CHECKSUM_BYTES = 8  # of the body, which follows it: the fields, the request id, the range
+_FIELDS = Struct("12Q2H32s8s16s16sBB")
+_ENTRY_BYTES = 448  # whole lines of the processor's cache
+_SEQUENCE = Struct("Q")  # the first of the fields
+_TAG = Struct("Q")
 
 
 class _Entry(NamedTuple):
-    """One record as it lies in memory, its texts filled up with zero bytes.
+    """One record as it lies in memory, its shorter texts filled up with zero bytes.
 
     ``ended`` is a reading of the monotonic clock, by which the workers' entries are ordered;
     ``at`` is the wall clock's, in nanoseconds since 1970, which may jump.
@@ -76,17 +77,18 @@ class Ring:
         self._workers = workers
         self._worker = worker
         tags_bytes = CAPACITY * _TAG.size
-        entries_bytes = CAPACITY * _ENTRY.size
+        entries_bytes = CAPACITY * _ENTRY_BYTES
         self._tags = [slot * tags_bytes for slot in range(workers)]
         self._entries = [workers * tags_bytes + slot * entries_bytes for slot in range(workers)]
-        self._own_tags = memoryview(memory)[self._tags[worker - 1] :][:tags_bytes].cast("q")
+        self._own_tags = memoryview(memory)[self._tags[worker - 1] :][:tags_bytes].cast("Q")
         self._own_entries = self._entries[worker - 1]
-        self._sequence = self._following(worker - 1)
+        self._next = memoryview(bytearray(_SEQUENCE.size)).cast("Q")
+        self._next[0] = self._following(worker - 1)
 
     @staticmethod
     def allocate(workers: int) -> mmap.mmap:
         """Return memory for the rings of this many workers, which processes forked later share."""
-        return mmap.mmap(-1, workers * CAPACITY * (_TAG.size + _ENTRY.size))
+        return mmap.mmap(-1, workers * CAPACITY * (_TAG.size + _ENTRY_BYTES))
 
     def record(
         self,
@@ -104,10 +106,12 @@ class Ring:
         unsent: int,
     ) -> None:
         """Add the newest record of this worker; see ``Board.record``. ``at``: nanoseconds since 1970."""
-        sequence = self._sequence
-        self._sequence = sequence + 1
+        sequence = self._next[0]
+        self._next[0] = sequence + 1
         position = sequence % CAPACITY
-        body = _BODY.pack(
+        name = request_id.encode()
+        span = _shortened(asked_range) if asked_range else b""
+        fields = _FIELDS.pack(
             sequence,
             clock.ended,
             at,
@@ -126,12 +130,18 @@ class Ring:
             method.encode(),
             source.encode() if source else b"",
             backend.encode(),
-            request_id.encode(),
-            _shortened(asked_range) if asked_range else b"",
+            len(name),
+            len(span),
         )
-        # a string's hash costs next to nothing, and forked processes agree on it
-        self._own_tags[position] = hash(request_id)
-        _ENTRY.pack_into(self._memory, self._own_entries + position * _ENTRY.size, xxh3_64_digest(body), body)
+        self._own_tags[position] = xxh64_intdigest(name)
+        body = fields + name + span
+        start = self._own_entries + position * _ENTRY_BYTES
+        self._memory[start : start + _CHECKSUM_BYTES + len(body)] = xxh64_digest(body) + body
+
+    def own(self) -> tuple[memoryview, memoryview, memoryview]:
+        """Return what this worker writes to: tags, entries, and the word that holds the next sequence."""
+        entries = memoryview(self._memory)[self._own_entries :][: CAPACITY * _ENTRY_BYTES]
+        return self._own_tags, entries, self._next
 
     def newest(self, limit: int) -> list[Timing]:
         """Return up to ``limit`` of the node's last ``CAPACITY`` records, newest first."""
@@ -148,9 +158,9 @@ class Ring:
 
     def _find(self, slot: int, request_id: str) -> _Entry | None:
         wanted = request_id.encode(errors="replace")
-        for position in self._tagged(slot, _TAG.pack(hash(request_id))):
+        for position in self._tagged(slot, _TAG.pack(xxh64_intdigest(wanted))):
             entry = self._load(slot, position)
-            if entry and entry.request_id.rstrip(b"\0") == wanted:
+            if entry and entry.request_id == wanted:
                 return entry
         return None
 
@@ -189,14 +199,21 @@ class Ring:
         )
 
     def _sequence_at(self, slot: int, position: int) -> int:
-        offset = self._entries[slot] + position * _ENTRY.size + _ENTRY.size - _BODY.size
+        offset = self._entries[slot] + position * _ENTRY_BYTES + _CHECKSUM_BYTES
         sequence: int = _SEQUENCE.unpack_from(self._memory, offset)[0]
         return sequence
 
     def _load(self, slot: int, position: int) -> _Entry | None:
         """Return an entry, or None if it is empty or not whole."""
-        checksum, body = _ENTRY.unpack_from(self._memory, self._entries[slot] + position * _ENTRY.size)
-        return _Entry._make(_BODY.unpack(body)) if xxh3_64_digest(body) == checksum else None
+        start = self._entries[slot] + position * _ENTRY_BYTES
+        entry = self._memory[start : start + _ENTRY_BYTES]
+        *fields, id_length, range_length = _FIELDS.unpack_from(entry, _CHECKSUM_BYTES)
+        texts = _CHECKSUM_BYTES + _FIELDS.size
+        middle = texts + id_length
+        end = middle + range_length
+        if xxh64_digest(entry[_CHECKSUM_BYTES:end]) != entry[:_CHECKSUM_BYTES]:
+            return None
+        return _Entry._make((*fields, entry[texts:middle], entry[middle:end]))
 
 
 def _shortened(text: str) -> bytes:

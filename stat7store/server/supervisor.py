@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import os
 import selectors
@@ -32,12 +31,12 @@ from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.server.worker import work
 from stat7store.settings import MOST_WORKERS, Settings
+from storage.linux import die_with
 
 JANITOR = 0  # the workers are numbered from 1
 _KILL_AFTER_S = 5.0  # beyond the drain timeout
 _STEADY_S = 2.0  # a process that lived this long was not broken from the start
 _MOST_FAILED_STARTS = 5
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NUMBER = struct.Struct("<H")  # of a process that is ready; a pipe keeps such few bytes together
 _LONGEST_PAUSE_S = 1.0
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
@@ -216,7 +215,7 @@ class _Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the supervisor says when
-            _die_with(parent)
+            die_with(parent, signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._selector.close()
             log = make_log(self._settings, process=_name(number))
@@ -250,13 +249,6 @@ def _name(number: int) -> str:
 def _reason(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when the supervisor goes, however it goes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it went before that took hold
-        os._exit(1)
 
 
 def _checked_host(settings: Settings) -> tuple[socket.AddressFamily, str]:

@@ -41,11 +41,12 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
     log = app[REQUEST_LOG]
     # elsewhere is not where the lane sends anyone
     immediate = node.store.immediate if node.settings.fast_path and not node.settings.redirect else None
+    lane = FastLane(node, log, *immediate) if immediate else None
     workers = len(node.board.connections_of_all())
     door = Door(most_connections(node.settings.max_connections, workers), asyncio.get_running_loop())
     runner = Runner(
         app,
-        FastLane(node, log, *immediate) if immediate else None,
+        lane,
         partial(node.board.count_request, ""),
         door,
         access_log=None,
@@ -62,6 +63,8 @@ async def serving(node: Node, listener: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+        if lane is not None:
+            lane.close()
         for task in (rolling, trimming, telling):
             task.cancel()
         log.flush()

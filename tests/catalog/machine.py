@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from stat7store.address import Address
-from stat7store.catalog.base import Catalog, Intent, NewFile, Query
+from stat7store.catalog.base import Catalog, ImmediateCatalog, Intent, NewFile, Query
 from stat7store.errors import Stat7Error
 from stat7store.record import HORIZONS, FileRecord, Place
 from tests.catalog.making import address_of, listed, new_file, new_place, read_entry
@@ -235,6 +235,11 @@ class CatalogMachine(RuleBasedStateMachine):
         assert await self.catalog.present(everything) == set(self.model.entries)
         for address, entry in self.model.entries.items():
             assert await read_entry(self.catalog, Address(address)) == entry
+            if isinstance(self.catalog, ImmediateCatalog):
+                for _ in range(2):  # the second time it is known
+                    found = self.catalog.find_now(address)
+                    assert found is not None
+                    assert found[0] == entry
         assert await self.catalog.counters() == self.model.counters()
         assert await self.catalog.garbage(1000) == self.model.queue
         for before in (self.now // 2, self.now + 1):

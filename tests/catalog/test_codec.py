@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 
 from stat7store.address import Address
 from stat7store.catalog import codec
+from stat7store.catalog._codec import locator_reader
 from stat7store.catalog.keys import float_key, integer_key, text_key
 from stat7store.errors import Damaged, Malformed, Unavailable
 from stat7store.record import FileRecord, Locator, Media
@@ -18,6 +23,7 @@ from storage.base import Location
 ADDRESSES = st.binary(min_size=32, max_size=32)
 NUMBERS = st.integers(0, 2**48 - 1)
 MEDIA_TYPES = {7: "image/png", 65_535: "video/mp4"}
+DECODERS = [codec.decode_locator, codec._decode_locator]
 FLOATS = st.floats(allow_nan=False)
 TEXTS = st.text(max_size=300)
 
@@ -36,6 +42,13 @@ def locators(draw: st.DrawFn) -> tuple[bytes, int, Locator]:
         damaged=draw(st.booleans()),
     )
     return address, code, locator
+
+
+def nothing(*_: object) -> Any:
+    """What C cannot tell, nobody tells."""
+
+
+compiled = locator_reader(Locator, Location, nothing)
 
 
 RECORDS = st.builds(
@@ -57,7 +70,10 @@ def test_a_locator_comes_back(case: tuple[bytes, int, Locator]) -> None:
     address, code, locator = case
     value = codec.encode_locator(address, locator, code)
     assert len(value) == codec.LOCATOR_BYTES == 40
-    assert codec.decode_locator(address, value, MEDIA_TYPES) == locator
+    for decode in DECODERS:
+        read = decode(address, value, MEDIA_TYPES)
+        assert read == locator
+        assert (type(read.damaged), type(read.location)) == (bool, Location)
 
 
 @given(locators(), st.integers(0, 40 * 8 - 1))
@@ -67,8 +83,63 @@ def test_an_altered_locator_is_noticed(case: tuple[bytes, int, Locator], bit: in
     value = codec.encode_locator(address, locator, code)
     other = hashlib.sha256(address).digest()
     for key, bad in ((address, flipped(value, bit)), (address, value[:-1]), (address, value + b"\0"), (other, value)):
-        with pytest.raises(Damaged):
-            codec.decode_locator(key, bad, MEDIA_TYPES)
+        assert compiled(key, bad, MEDIA_TYPES) is None
+        for decode in DECODERS:
+            with pytest.raises(Damaged):
+                decode(key, bad, MEDIA_TYPES)
+
+
+@given(locators())
+def test_a_locator_is_read_in_c(case: tuple[bytes, int, Locator]) -> None:
+    """What is whole is read in C, whatever kind of bytes the address is."""
+    address, code, locator = case
+    value = codec.encode_locator(address, locator, code)
+    assert compiled(address, value, MEDIA_TYPES) == compiled(Address(address), value, MEDIA_TYPES) == locator
+
+
+@given(locators())
+def test_what_c_cannot_read_is_left_to_python(case: tuple[bytes, int, Locator]) -> None:
+    """An unknown media type, and whatever is not of the usual types, is no locator in C."""
+    address, code, locator = case
+    value = codec.encode_locator(address, locator, code)
+    for decode in DECODERS:
+        with pytest.raises(codec.UnknownMediaTypeError):
+            decode(address, value, {1: "image/png"})
+    odd: list[tuple[Any, Any, Any]] = [
+        (address, value, {}),
+        (address[:-1], value, MEDIA_TYPES),
+        (bytearray(address), value, MEDIA_TYPES),
+        (address, bytearray(value), MEDIA_TYPES),
+        (address, value, None),
+        (address, value, MappingProxyType(MEDIA_TYPES)),
+    ]
+    assert [compiled(*each) for each in odd] == [None] * len(odd)
+    with pytest.raises(TypeError, match="3 arguments"):
+        compiled(address, value)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="3 arguments"):
+        locator_reader(Locator, Location)  # type: ignore[call-arg]
+
+
+def test_what_goes_wrong_in_a_type_is_passed_on() -> None:
+    """An error of the types that are made is raised, and nothing is held afterwards."""
+
+    def fails(*_: object) -> Any:
+        raise KeyError("as told")
+
+    address = bytes(32)
+    value = codec.encode_locator(address, Locator(2**40, 2**40, "video/mp4", Location(address.hex(), b"t")), 65_535)
+    types: list[tuple[Any, Any]] = [(fails, Location), (Locator, fails), (Locator, Location)]
+    parts: list[object] = [address, value, MEDIA_TYPES, MEDIA_TYPES[65_535], fails, Locator, Location]
+    before, blocks = [sys.getrefcount(part) for part in parts], sys.getallocatedblocks()
+    for _ in range(1000):
+        for kinds in types:
+            with suppress(KeyError):
+                locator_reader(*kinds, nothing)(address, value, MEDIA_TYPES)
+    assert sys.getallocatedblocks() < blocks + 500
+    assert [sys.getrefcount(part) for part in parts] == before
+    for kinds in types[:2]:
+        with pytest.raises(KeyError, match="as told"):
+            locator_reader(*kinds, nothing)(address, value, MEDIA_TYPES)
 
 
 @given(NUMBERS, RECORDS)

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import pytest
 
+from stat7store.catalog import late
 from stat7store.catalog.base import Intent, Query
 from stat7store.catalog.indexes import INDEXES
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.catalog.tables import GARBAGE, INDEX, INTENTS, MEDIA_TYPES, META, RECORDS, STATE_KEY
+from stat7store.catalog.tables import GARBAGE, INDEX, INTENTS, LATE, MEDIA_TYPES, META, RECORDS, STATE_KEY
 from stat7store.errors import Damaged, Unavailable
 from tests.catalog.making import address_of, listed, new_file, new_place, read_entry
 from tests.catalog.whole import assert_whole, raw
@@ -144,9 +145,11 @@ async def test_a_missing_record_is_damage_to_a_query(folder: Path) -> None:
     await damaged(folder, listed)
 
 
-async def test_indexes_can_be_rebuilt(folder: Path) -> None:
+async def test_indexes_can_be_rebuilt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was lost or invented in the secondary indexes, a rebuild restores from the records."""
+    monkeypatch.setattr(late, "MOST_LATE", 0)
     catalog = LmdbCatalog(folder)
+    catalog.rebuild_indexes()
     expected = [await listed(catalog, query) for query in QUERIES]
     await catalog.close()
     with raw(folder, write=True) as behind:
@@ -161,6 +164,33 @@ async def test_indexes_can_be_rebuilt(folder: Path) -> None:
     assert [await listed(catalog, query) for query in QUERIES] == expected
     await catalog.close()
     assert_whole(folder)
+
+
+@pytest.mark.parametrize("byte", [0, 8, -1])
+async def test_a_damaged_late_row_harms_nobody(folder: Path, byte: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the indexes is known from the record as well: it is found, and goes into the indexes."""
+    alter(folder, LATE, 0, byte)
+    catalog = LmdbCatalog(folder)
+    assert len(await listed(catalog, Query(tag="tag 1"))) == 1
+    monkeypatch.setattr(late, "MOST_LATE", 0)
+    await catalog.add(new_file(8))
+    assert len(await listed(catalog)) == 5
+    await catalog.close()
+    assert_whole(folder)
+
+
+async def test_a_record_and_a_late_row_that_are_both_damaged_stop_no_add(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding goes on, and so do the rows of the other files into the indexes."""
+    for table in (LATE, RECORDS):
+        alter(folder, table, 0, -1)
+    monkeypatch.setattr(late, "MOST_LATE", 0)
+    catalog = LmdbCatalog(folder)
+    await catalog.add(new_file(8, tags=("tag 8",)))
+    for tag in ("tag 2", "tag 8"):
+        assert len(await listed(catalog, Query(tag=tag))) == 1
+    await catalog.close()
 
 
 async def test_a_rebuild_from_damage_changes_nothing(folder: Path) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Never
 
+import lmdb
 import pytest
 
+from stat7store.address import Address
 from stat7store.catalog.base import Added, NewFile, Query
+from stat7store.catalog.late import MOST_LATE
 from stat7store.catalog.lmdb import LmdbCatalog
-from stat7store.catalog.tables import META
-from stat7store.errors import Malformed, Unavailable
-from tests.catalog.making import address_of, listed, new_file
+from stat7store.catalog.tables import LATE, META
+from stat7store.errors import Malformed, NotFound, Unavailable
+from stat7store.record import Entry
+from tests.catalog.making import address_of, listed, new_file, read_entry
 from tests.catalog.whole import assert_whole, raw
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,8 +29,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     """A catalog of another format is not opened, and the message names both formats."""
     asyncio.run(LmdbCatalog(tmp_path).close())
     with raw(tmp_path, write=True) as behind:
-        behind.table(META).put(b"format", b"3")
-    with pytest.raises(Unavailable, match="format 3; this version reads format 2"):
+        behind.table(META).put(b"format", b"4")
+    with pytest.raises(Unavailable, match="format 4; this version reads format 3"):
         LmdbCatalog(tmp_path)
 
 
@@ -51,6 +57,96 @@ async def test_a_closed_catalog_is_unavailable(tmp_path: Path) -> None:
         await catalog.lookup(address_of(1))
     with pytest.raises(Unavailable):
         await catalog.check()
+
+
+async def test_reads_meet_moves_of_the_map(tmp_path: Path) -> None:
+    """While another thread moves the map without pause, every lookup succeeds; what is told at once is right."""
+    catalog = LmdbCatalog(tmp_path)
+    files = [new_file(number) for number in range(10)]
+    catalog.add_many(files)
+    stop = threading.Event()
+
+    def move() -> None:
+        while not stop.is_set():
+            catalog._follow()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(500):
+            for file in files:
+                address = file.record.address
+                entry = await read_entry(catalog, Address(address))
+                found = catalog.find_now(address)
+                assert entry.record == file.record
+                assert found is None or found[0] == entry
+    finally:
+        stop.set()
+        mover.join()
+        sys.setswitchinterval(interval)
+    await catalog.close()
+
+
+CHANGE = """
+import asyncio, sys
+from pathlib import Path
+import msgspec
+from stat7store.catalog.lmdb import LmdbCatalog
+from tests.catalog.making import address_of, new_file
+
+async def main(folder, verb):
+    catalog = LmdbCatalog(Path(folder))
+    if verb == "add":
+        await catalog.add(new_file(2))
+    elif verb == "update":
+        await catalog.update(address_of(1), lambda record: msgspec.structs.replace(record, tags=("new",)))
+    else:
+        await catalog.remove(address_of(1))
+    await catalog.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_what_another_process_changes_shows_at_once(tmp_path: Path) -> None:
+    """An entry that is known is looked up again once any process has changed anything."""
+    catalog = LmdbCatalog(tmp_path)
+    file = new_file(1)
+    address = file.record.address
+    await catalog.add(file)
+    entry = await read_entry(catalog, Address(address))
+
+    def after(verb: str) -> Entry | None:
+        subprocess.run([sys.executable, "-c", CHANGE, str(tmp_path), verb], cwd=ROOT, check=True)
+        for _ in range(2):  # the second time it is known
+            found = catalog.find_now(address)
+        return None if found is None else found[0]
+
+    assert after("add") == entry
+    changed = after("update")
+    assert changed is not None
+    assert changed.record.tags == ("new",)
+    assert after("remove") is None
+    await catalog.close()
+
+
+async def test_what_is_refused_at_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lookup that LMDB refuses without the lock takes the lock; so does the record's."""
+    catalog = LmdbCatalog(tmp_path)
+    file = new_file(1)
+    catalog.add_many([file])
+    monkeypatch.setattr(catalog, "_begin", _refuses)
+    assert (await read_entry(catalog, Address(file.record.address))).record == file.record
+    assert catalog.find_now(file.record.address) is None
+    with pytest.raises(NotFound):
+        await catalog.lookup(address_of(2))
+    await catalog.close()
+
+
+def _refuses(*_: object) -> Never:
+    raise lmdb.Error("mdb_txn_begin: Invalid argument")
 
 
 async def test_many_are_added_together(tmp_path: Path) -> None:
@@ -114,6 +210,19 @@ async def test_one_call_looks_at_so_many_entries_only(tmp_path: Path) -> None:
     assert scanned == [10, 10, 10, 5]
     assert found == 1
     await catalog.close()
+
+
+async def test_so_many_rows_wait_at_most(tmp_path: Path) -> None:
+    """Whether files come one by one or many at a time, few wait for the secondary indexes."""
+    waiting = []
+    for begin, count in ((0, MOST_LATE), (MOST_LATE, 1), (MOST_LATE + 1, 2 * MOST_LATE)):
+        catalog = LmdbCatalog(tmp_path)
+        catalog.add_each([new_file(number) for number in range(begin, begin + count)])
+        await catalog.close()
+        with raw(tmp_path) as behind:
+            waiting.append(len(behind.rows(LATE)))
+        assert_whole(tmp_path)
+    assert waiting == [MOST_LATE, 0, 0]
 
 
 async def test_few_candidates_are_gathered(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def test_four_processes_lose_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(process("work", folder, "--name", str(name), "--operations", "300"))
+            stack.enter_context(process("work", folder, "--name", str(name), "--operations", "600"))
             for name in range(1, 5)
         ]
         kept_by_all = set[bytes]().union(*map(finish, workers))
-    assert len(kept_by_all) >= 4 * 240
+    assert len(kept_by_all) >= 4 * 480
     assert (folder / "data.mdb").stat().st_size > 1 << 20
     assert kept_by_all <= assert_whole(folder)
 
@@ -88,7 +88,7 @@ async def test_the_map_of_another_process_is_followed(tmp_path: Path) -> None:
     """A process that only reads sees what others add after they have grown the map."""
     folder = tmp_path / "catalog"
     catalog = LmdbCatalog(folder, map_size=1 << 18)
-    with process("work", folder, "--operations", "700", "--map-size", str(1 << 18)) as worker:
+    with process("work", folder, "--operations", "1600", "--map-size", str(1 << 18)) as worker:
         finishing = asyncio.create_task(asyncio.to_thread(finish, worker))
         while not finishing.done():
             with contextlib.suppress(NotFound):
@@ -108,7 +108,7 @@ async def test_a_copy_holds_what_another_process_grew_the_map_for(tmp_path: Path
     """A process that has not yet followed another's larger map copies all of it."""
     folder, copy = tmp_path / "catalog", tmp_path / "copy"
     catalog = LmdbCatalog(folder, map_size=1 << 18)
-    with process("work", folder, "--operations", "700", "--map-size", str(1 << 18)) as worker:
+    with process("work", folder, "--operations", "1600", "--map-size", str(1 << 18)) as worker:
         kept_by_worker = await asyncio.to_thread(finish, worker)
     assert (folder / "data.mdb").stat().st_size > 1 << 19
     copy.mkdir()

@@ -11,6 +11,7 @@ import lmdb
 
 from stat7store.catalog.codec import unpack_number
 from stat7store.catalog.indexes import INDEXES, Position
+from stat7store.catalog.late import late_positions
 from stat7store.catalog.tables import GARBAGE, GARBAGE_PLACES, INDEX, RECORDS, State, Tables
 
 
@@ -56,12 +57,13 @@ def assert_whole(folder: Path) -> set[bytes]:
         assert addresses == {entry.record.address for entry in entries}
         assert len(addresses) == len(entries)
         for index in INDEXES:
+            late = [index.row(position) for position in late_positions(tables, index)]
             expected = Counter(
                 index.row(Position(bytes(key), entry.locator.number))
                 for entry in entries
                 for key in set(index.keys(entry))
             )
-            assert Counter(behind.rows(index.table)) == expected, index.name
+            assert Counter([*behind.rows(index.table), *late]) == expected, index.name
         queue = dict(behind.rows(GARBAGE))
         places = behind.rows(GARBAGE_PLACES)
         assert sorted(queue) == sorted(sequence for _, sequence in places)

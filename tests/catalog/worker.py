@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", type=int, default=1)
     parser.add_argument("--operations", type=int, default=100)
-    parser.add_argument("--map-size", type=int, default=1 << 20)
+    parser.add_argument("--map-size", type=int, default=1 << 19)
     arguments = parser.parse_args()
     if arguments.verb == "work":
         asyncio.run(work(arguments))

@@ -103,7 +103,8 @@ class Template:
         counts: Counter[tuple[str, str]] = Counter()
         for line in trace.read_text().splitlines():
             begun = re.match(r"(\d+) +(\w+)\(", line)
-            if begun and int(begun[1]) in names:
+            # strace also shows calls that it does not know by name (syscall_0x1c3), asked for or not
+            if begun and int(begun[1]) in names and begun[2] in calls:
                 counts[names[int(begun[1])], begun[2]] += 1
         return [
             Point(thread, call, number)

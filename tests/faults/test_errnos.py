@@ -48,7 +48,8 @@ def test_no_failure_is_acknowledged(tmp_path: Path, soak: bool, reliability: Rel
     points = [point for point in template.points(tuple(FAILURES)) if (point.thread, point.call) != _SPEAKS]
     cases = [(point, failure) for point in points for failure in FAILURES[point.call]]
     if not soak:
-        cases = random.Random().sample(cases, SOME)
+        cases = random.Random().sample(cases, 2 * SOME)
+    enough = 0.9 * len(cases) if soak else SOME  # not every run of the program comes to each point
     met = refused = lost = wrong = acknowledged = 0
     for point, failure in cases:
         broken = template.broken(point, failure)
@@ -62,7 +63,9 @@ def test_no_failure_is_acknowledged(tmp_path: Path, soak: bool, reliability: Rel
         acknowledged += len(broken.said) - len(broken.failures)
         lost += len(checked.lost)
         wrong += len(checked.wrong)
-    assert met >= 0.9 * len(cases)
+        if not soak and met == SOME:
+            break
+    assert met >= enough
     reliability.add(
         Row(
             fault="failing disk",

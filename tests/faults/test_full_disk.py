@@ -298,7 +298,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, reliability: Reliability) 
 
 def test_a_catalog_that_is_full_grows(tmp_path: Path, soak: bool, reliability: Reliability) -> None:
     """A memory map of 1 MiB fills up and grows by itself: nobody notices."""
-    files = 6000 if soak else 1200
+    files = 6000 if soak else 3000
     with RunningServer(tmp_path / "data", "--map-size=1MiB") as server:
         shelf = Shelf(server)
         with ThreadPoolExecutor(4) as threads:

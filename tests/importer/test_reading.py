@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from stat7store.address import Address
 from stat7store.importer.files import BLOCK_BYTES, Changed, Facts, Folder, Found, Source, delete_source, is_settled
+from stat7store.importer.gauge import Gauge
 from stat7store.importer.outcome import Outcome
 from stat7store.importer.reading import Hashed, hash_source, read_each
 
@@ -20,12 +20,24 @@ def found(path: Path) -> Found:
     return Found(Folder(os.fsencode(path.parent)), os.fsencode(path.name), Facts.of(path.stat()))
 
 
-def read(path: Path, meanwhile: Callable[[], None], stop: threading.Event | None = None) -> list[Hashed | Outcome]:
+class Watched(Gauge):
+    """A gauge that calls a function after each block."""
+
+    def __init__(self, meanwhile: Callable[[Gauge], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def add_read(self, size: int) -> None:
+        """Call it."""
+        self._meanwhile(self)
+
+
+def read(path: Path, meanwhile: Callable[[Gauge], None]) -> list[Hashed | Outcome]:
     """Read one file; ``meanwhile`` is called after each block."""
     file, done = found(path), list[Hashed | Outcome]()
 
     def hashed(one: Found) -> Hashed:
-        with Source(one, stop or threading.Event(), lambda size: meanwhile()) as source:
+        with Source(one, Watched(meanwhile)) as source:
             return hash_source(one, source, lambda head, size: None)
 
     read_each([file], hashed, done)
@@ -37,7 +49,7 @@ def test_a_file_is_read_whole(tmp_path: Path, size: int) -> None:
     """The address is that of all bytes, whether they fill one block, less or more."""
     data = os.urandom(size)
     (tmp_path / "file").write_bytes(data)
-    (hashed,) = read(tmp_path / "file", lambda: None)
+    (hashed,) = read(tmp_path / "file", lambda gauge: None)
     assert isinstance(hashed, Hashed)
     assert hashed.address == Address.of(data)
     assert hashed.data == (data if size <= BLOCK_BYTES else None)
@@ -50,7 +62,7 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path, size: int) -> None:
     path.write_bytes(bytes(size))
     changes = iter([True])
 
-    def meanwhile() -> None:
+    def meanwhile(gauge: Gauge) -> None:
         if next(changes, False):
             with path.open("ab") as file:
                 file.write(b"more")
@@ -65,7 +77,7 @@ def test_a_file_that_keeps_changing_is_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(100))
 
-    def meanwhile() -> None:
+    def meanwhile(gauge: Gauge) -> None:
         with path.open("ab") as file:
             file.write(b"more")
 
@@ -80,7 +92,7 @@ def test_a_file_that_is_cut_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(bytes(3 * BLOCK_BYTES))
     cuts = iter([BLOCK_BYTES + 5])
 
-    def cut_once() -> None:
+    def cut_once(gauge: Gauge) -> None:
         for size in cuts:
             os.truncate(path, size)
 
@@ -99,7 +111,7 @@ def test_a_file_that_became_a_pipe_does_not_block(tmp_path: Path) -> None:
         path.unlink()
         replace()
         done: list[object] = []
-        read_each([file], lambda one: Source(one, threading.Event(), lambda size: None), done)
+        read_each([file], lambda one: Source(one, Gauge()), done)
         (outcome,) = done
         assert isinstance(outcome, Outcome)
         assert outcome.kind == "failed"
@@ -109,8 +121,7 @@ def test_a_stop_ends_reading_within_a_file(tmp_path: Path) -> None:
     """When the import is stopped, a large file is let go of at its next block."""
     path = tmp_path / "file"
     path.write_bytes(bytes(3 * BLOCK_BYTES))
-    stop = threading.Event()
-    assert read(path, stop.set, stop) == []
+    assert read(path, Gauge.stop) == []
 
 
 def test_a_source_that_changed_is_not_deleted(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from stat7store.latency.page import html_of, html_of_comparison
 from stat7store.latency.phase1 import Maker, measure_rates, measure_scale
 from stat7store.latency.ranges import check_ranges
 from stat7store.latency.report import PARTS, TOTAL, Machine, Moment, Report, Run, Usage, read_report, write_report
-from stat7store.latency.results import put_section
+from stat7store.latency.results import put_section, write_charts
 from stat7store.latency.wire import Exchange
 from storage.base import Span
 
@@ -322,6 +322,16 @@ def test_a_section_is_put_in_its_place(tmp_path: Path) -> None:
     assert text.index("third") < text.index("second")
     put_section(path, "one", "third")
     assert path.read_text() == text
+
+
+def test_a_section_takes_its_old_charts_along(tmp_path: Path) -> None:
+    """Charts that a section does not show any more are deleted, and never those of another whose name begins alike."""
+    path = tmp_path / "results.md"
+    own, others = write_charts(path, "one", [("a", "1"), ("b", "2")]), write_charts(path, "one-more", [("a", "3")])
+    put_section(path, "one", "\n".join(own))
+    put_section(path, "one-more", "\n".join(others))
+    put_section(path, "one", own[1])
+    assert sorted(file.name for file in (tmp_path / "results").iterdir()) == ["one-b.svg", "one-more-a.svg"]
 
 
 def test_entities_are_the_same_again() -> None:

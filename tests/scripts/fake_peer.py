@@ -23,8 +23,8 @@ class FakePeer:
     """A server in this process.
 
     ``spoil`` changes a byte of every answer. ``dribble`` sends each answer byte by byte. ``stall_s`` is how
-    long the answer to the first request takes; ranges begin ``range_shift`` bytes too early. ``digests`` are
-    those of uploads in two steps.
+    long the answer to the first request takes; ranges begin ``range_shift`` bytes too early. ``asked`` counts
+    GETs; ``digests`` are those of uploads in two steps.
     """
 
     name: str = "fake"
@@ -38,6 +38,7 @@ class FakePeer:
     path: str = "/{address}"
     most_written: int = MIB
     files: dict[str, bytes] = field(default_factory=dict)
+    asked: int = 0
     digests: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,6 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with a file, or a part of it."""
+        self.peer.asked += 1
         with self.peer.lock:  # one at a time: a stalled one holds up all others
             stall, self.peer.stall_s = self.peer.stall_s, 0.0
             time.sleep(stall)

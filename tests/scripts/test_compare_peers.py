@@ -7,10 +7,13 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +29,14 @@ from scripts.peers.compare import Plan, compare
 from scripts.peers.contest import Found, RawWrites
 from scripts.peers.files import KIB, MIB, files_of, shape_of
 from scripts.peers.generator import Load
+from scripts.peers.open_loop import open_loop, program
 from scripts.peers.peer import Peer
 from scripts.peers.processes import free_port
 from scripts.peers.raw_writes import write
 from scripts.peers.report import About, Comparison, Measurement, ratios_of
 from scripts.peers.tables import charts, markdown, write_results
 from scripts.peers.verify import WrongAnswer, verify
-from scripts.peers.work import Ask, Done, Work, Writes, Writing, head
+from scripts.peers.work import Ask, Done, Tail, Work, Writes, Writing, head
 from stat7store.errors import Unavailable
 from stat7store.latency.report import Machine
 from stat7store.media.sniff import sniff
@@ -40,6 +44,7 @@ from tests.house.project import ROOT, plain_environment
 from tests.scripts.fake_peer import FakePeer
 
 SCRIPT = ROOT / "scripts" / "compare_peers.py"
+CORE = max(os.sched_getaffinity(0))
 
 
 def silent(line: str) -> None:
@@ -66,6 +71,14 @@ def begun(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield script
         finally:
             script.kill()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Return as soon as something is so."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def those_using(folder: Path) -> list[psutil.Process]:
@@ -113,7 +126,7 @@ def test_all_of_it_tiny(samples: Path, tmp_path: Path) -> None:
         assert (each.errors, len(each.per_second)) == (0, 1), each
         assert each.per_second[0] > 0
         assert 0 < each.p50_ms[0] <= each.p99_ms[0]
-        assert (each.rate > 0) == each.case.startswith("open-")
+        assert (each.rate > 0) == each.case.startswith("open-") == bool(each.tails)
     loaded = sum(QUICK_FILES[size] for size in {case.file_size for case in plan_of_quick(samples).cases})
     assert [about.verified for about in found.peers] == [loaded, loaded, 0]
     assert not found.left_out
@@ -252,14 +265,92 @@ def counted(work: Work) -> tuple[int, int]:
     return done.requests, done.errors
 
 
-def test_waiting_counts_in_an_open_loop(tmp_path: Path) -> None:
-    """While a server stalls, requests go on being due: none is skipped, and the time they waited counts."""
-    peer = FakePeer(stall_s=0.8, files={"a": b"x"})
+@pytest.mark.parametrize("connections", [2, 100])
+def test_waiting_counts_in_an_open_loop(tmp_path: Path, connections: int) -> None:
+    """While a server stalls, requests go on being due: none is skipped, and the time they waited counts, with a
+    connection or without. It is not taken for the client's own.
+    """
+    peer = FakePeer(stall_s=1.2, files={"a": b"x"})
     with served(peer, tmp_path) as port:
+        done = open_loop([Ask(head("GET", "/a", port), 200, 1)], port, connections, 1.0, 100.0, CORE)
+    assert (done.requests, done.errors, done.error) == (125, 0, "")
+    assert done.tail is not None
+    assert done.p50_ms > 100  # all that were due while the server stalled, not only those that it held up
+    assert done.tail.max_ms > 700
+    assert done.p50_ms <= done.tail.p90_ms <= done.p99_ms <= done.tail.p999_ms <= done.tail.max_ms
+    assert done.tail.late_p99_ms < done.tail.max_ms / 2
+
+
+def test_a_client_that_stalls_says_so(tmp_path: Path) -> None:
+    """If the client itself is held up, all that was due meanwhile shows in its own lateness."""
+    peer = FakePeer(files={"a": b"x"})
+    with served(peer, tmp_path) as port, ThreadPoolExecutor(1) as thread:
         asks = [Ask(head("GET", "/a", port), 200, 1)]
-        done = Load(Work(port=port, connections=2, seconds=1.0, asks=asks, rate=100.0)).run()
-    assert (done.requests, done.errors) == (100, 0)
-    assert done.p50_ms > 100  # all that were due while the server stalled, not only the two that it held up
+        doing = thread.submit(open_loop, asks, port, 2, 1.5, 300.0, CORE)  # more are due than could be sent
+        wait_until(lambda: peer.asked > 0)
+        (client,) = (each for each in psutil.Process().children() if each.name() == "open_loop")
+        client.suspend()
+        time.sleep(0.8)
+        client.resume()
+        done = doing.result()
+    assert (done.requests, done.errors) == (525, 0)
+    assert done.tail is not None
+    assert done.tail.late_p99_ms > 300
+
+
+def test_an_open_loop_counts_errors(tmp_path: Path) -> None:
+    """Answers may come in pieces; those of another status or size than was asked for are errors, told once."""
+    peer = FakePeer(dribble=True, files={"a": b"x" * 30, "b": b"x" * 40})
+    with served(peer, tmp_path) as port:
+        right, wrong = (Ask(head("GET", f"/{name}", port), 200, 30) for name in "ab")
+        done = open_loop([right], port, 4, 0.5, 40.0, CORE)
+        assert (done.requests, done.errors) == (30, 0)
+        done = open_loop([right, wrong], port, 4, 0.5, 200.0, CORE)
+        assert done.requests + done.errors == 150  # also those of the warm-up
+        assert min(done.requests, done.errors) > 0
+        assert done.error == "200 with 40 bytes"
+        done = open_loop([Ask(right.request, 206, 30)], port, 4, 0.5, 20.0, CORE)
+        assert (done.requests, done.errors, done.error) == (0, 15, "200 with 30 bytes")
+
+
+def test_an_open_loop_ends_with_its_last_connection(tmp_path: Path) -> None:
+    """What a server does not answer before it closes all connections is an error each, and nothing is waited for."""
+    peer = FakePeer()
+    with served(peer, tmp_path) as port:
+        done = open_loop([Ask(head("GET", "/gone", port), 200, 30)], port, 4, 60.0, 40.0, CORE)
+    assert (done.requests, done.errors, done.error) == (0, 2410, "the server closed the connection")
+    assert done.client_cpu_s < 30
+
+
+def test_an_open_loop_needs_a_server() -> None:
+    """Where nothing listens, the client says so."""
+    with pytest.raises(Unavailable, match="connecting: Connection refused"):
+        open_loop([Ask(b"", 200, 0)], free_port(), 1, 1.0, 1.0, CORE)
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
+def test_without_a_compiler(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is loaded before it is said what compiles the open loop's client; other cases need none."""
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr("scripts.compare_peers.program", lambda: program(tmp_path))
+    monkeypatch.setattr("scripts.compare_peers.compare", None)  # is not come to
+    assert main(["--peers=stat7", "--cases=open-4KiB"]) == 1
+    said = capsys.readouterr().err
+    assert compiler in said
+    assert "apt-get install gcc libc6-dev" in said
+    assert plan_of(parser().parse_args(["--cases=get-*"]), "test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_open_loops_client_compiles_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is clean, and it is compiled once."""
+    monkeypatch.setenv("CC", "cc -Werror -Wconversion")
+    made = program(tmp_path)
+    at = made.stat().st_mtime_ns
+    assert program(tmp_path).stat().st_mtime_ns == at
+    assert list(tmp_path.iterdir()) == [made]
 
 
 def test_shapes(samples: Path) -> None:
@@ -284,7 +375,13 @@ def test_raw_writes(tmp_path: Path) -> None:
 
 
 def measurement(
-    case: str, peer: str, *rates: float, client_cpu: float = 0.5, rate: float = 0.0, errors: int = 0
+    case: str,
+    peer: str,
+    *rates: float,
+    client_cpu: float = 0.5,
+    rate: float = 0.0,
+    late_ms: float = 0.0,
+    errors: int = 0,
 ) -> Measurement:
     """A measurement of these rates."""
     return Measurement(
@@ -298,6 +395,7 @@ def measurement(
         server_cpu=1.0,
         client_cpu=client_cpu,
         rate=rate,
+        tails=[Tail(p90_ms=2.0, p999_ms=4.0, max_ms=5.0, late_p99_ms=late_ms)] * len(rates) if rate else [],
         errors=errors,
     )
 
@@ -307,8 +405,8 @@ FOUND = [
     measurement("get-4KiB", "nginx", 200.0, 100.0, 100.0, client_cpu=0.99),
     measurement("get-64KiB", "stat7", 50.0, 60.0, 70.0),
     measurement("get-64KiB", "nginx", 50.0, 0.0, 70.0),
-    measurement("open-4KiB", "stat7", 10.0, 10.0, 10.0, rate=10.0),
-    measurement("open-4KiB", "nginx", 20.0, 20.0, 20.0, rate=20.0),
+    measurement("open-4KiB", "stat7", 10.0, 10.0, 10.0, client_cpu=1.0, rate=10.0, late_ms=0.02),
+    measurement("open-4KiB", "nginx", 20.0, 20.0, 20.0, client_cpu=1.0, rate=20.0, late_ms=1.6),
     measurement("put-4KiB-1", "other", 1.0, 1.0, 1.0),
     measurement("put-4KiB-16", "stat7", 1.0, 1.0, 1.0),
     measurement("put-4KiB-16", "nginx", 1.0, 1.0, 1.0, errors=1),
@@ -342,7 +440,8 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "| nginx | 1 | no | no fsync |" in text
     assert "| get-4KiB | 2.00 (0.50–3.00) |" in text
     assert "0.99!" in text
-    assert "20 due a second; p99 is 3.0 times p50" in text
+    assert "| 1.00 | 10 due a second; p99 is 3.0 times p50; p99 of what the client itself was late: 0.02 ms |" in text
+    assert "| 1.00! | 20 due a second; p99 is 3.0 times p50; p99 of what the client itself was late: 1.6 ms |" in text
     assert "Left out: rgw: not there." in text
     assert [name for name, _ in charts(found)] == ["get"]
     write_results(found, tmp_path / "results.md", "peers")

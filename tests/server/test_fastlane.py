@@ -25,6 +25,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stat7store.opening import open_store, prepare
+from stat7store.server import fastlane
 from stat7store.server.board import Board
 from stat7store.server.fastlane import COPIED_BYTES
 from stat7store.server.outgoing import INLINE_BYTES, WINDOW_BYTES
@@ -82,9 +83,18 @@ class Sides(NamedTuple):
     addresses: dict[int, str]
 
 
-@pytest.fixture(scope="module")
-def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
-    """Both servers run in a thread, and have learnt all they will."""
+@pytest.fixture(scope="module", params=["compiled", "pure"])
+def sides(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    """Both servers run in a thread, and have learnt all they will; the fast one with ``_lane.c``, or without."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "pure":
+            patch.setattr(fastlane, "Lane", None)
+        else:
+            assert fastlane.Lane is not None or os.environ.get("STAT7_PURE")
+        yield from _sides(tmp_path_factory)
+
+
+def _sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     ready: list[Sides] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()
@@ -476,6 +486,7 @@ def test_a_larger_file_takes_the_fast_lane_too(sides: Sides, size: int) -> None:
     assert sides.fast.lane == before
 
 
+@pytest.mark.parametrize("sides", ["pure"], indirect=True)
 def test_a_kernel_that_does_not_tell_what_it_has_in_memory(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Linux 6.5 the fast lane copies what it can read at once, and leaves what is too much for that."""
     monkeypatch.setattr(Linux, "is_resident", lambda *_: False)

@@ -117,21 +117,40 @@ def test_request_id_of_any_length(length: int) -> None:
     assert found.request_id == "a" * length
 
 
-@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200))
-def test_range_header_is_kept_or_cut(text: str) -> None:
-    """A range header is kept in ASCII, and one that is too long ends in a mark; none breaks a record."""
-    board = Board(BoardMemory())
+def write_range(board: Board, request_id: str, asked_range: str | None) -> None:
+    """Record an answer to a request with a range, or with none."""
     board.record(
         clock=clock_of(1, 1000),
-        request_id="id",
+        request_id=request_id,
         address=bytes(32),
         method="GET",
         status=206,
         bytes=1,
-        range=text,
+        range=asked_range,
         source=None,
         backend="memory",
     )
+
+
+def test_shorter_texts_take_the_place_of_longer_ones() -> None:
+    """The longest request id and range are kept whole, and nothing of them is in a later record at their place."""
+    board = Board(BoardMemory())
+    kept = []
+    for request_id, asked_range in (("i" * 128, "r" * 124), ("j", "s")):
+        write_range(board, request_id, asked_range)
+        [newest] = board.recent(1)
+        kept.append((newest.request_id, newest.range))
+        for _ in range(CAPACITY - 1):
+            write_range(board, "none", None)
+    assert kept == [("i" * 128, "r" * 124), ("j", "s")]
+    assert board.find("i" * 128) is None
+
+
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200))
+def test_range_header_is_kept_or_cut(text: str) -> None:
+    """A range header is kept in ASCII, and one that is too long ends in a mark; none breaks a record."""
+    board = Board(BoardMemory())
+    write_range(board, "id", text)
     [timing] = board.recent(1)
     ascii_text = text.encode("ascii", "replace").decode()
     assert timing.range == (ascii_text if len(text) <= 124 else ascii_text[:121] + "...")

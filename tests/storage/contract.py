@@ -506,6 +506,28 @@ class BulkBlobContract:
         good.close()
         assert await listed(blobs) == []
 
+    async def test_a_spool_can_be_passed_on(self, blobs: BlobStore) -> None:
+        """A spool that was passed on is whole for whoever takes it over, and useless where it was."""
+        bulk = in_bulk(blobs)
+        spool = filled(bulk, b"passed on")
+        passed = bulk.pass_on(spool)
+        theirs = passed._replace(file=os.dup(passed.file))  # as another process receives it
+        os.close(passed.file)
+        spool.close()
+        with pytest.raises(RuntimeError):
+            bulk.pass_on(spool)
+        taken = bulk.take_over(theirs)
+        assert (taken.size, taken.read(0, 100)) == (9, b"passed on")
+        (location,) = bulk.put_all([(taken, name_of(b"passed on"))])
+        if isinstance(blobs, Claimable):
+            with blobs.claim(location) as claimed:
+                assert not claimed
+        taken.close()
+        assert await fetch(blobs, location) == b"passed on"
+        if isinstance(blobs, Claimable):
+            with blobs.claim(location) as claimed:
+                assert claimed
+
     async def test_what_is_held_is_known_by_its_size(self, blobs: BlobStore) -> None:
         """A blob is held under its own size alone, and no more once it is gone."""
         bulk = in_bulk(blobs)

@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import subprocess
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +36,7 @@ from storage.base import (
 )
 from storage.cache import CachedBlobs
 from storage.cache_fill import Fill
+from storage.cache_threads import CacheThreads
 from storage.filesystem import FilesystemBlobs
 from storage.memory import MemoryBlobs
 from tests.faults.mounting import require_mounts
@@ -640,3 +643,25 @@ async def test_any_use_keeps_the_bytes_and_the_bound(sizes: list[int], steps: li
                 )
         for store in opened:
             await store.close()
+
+
+async def test_who_is_cancelled_twice_waits_for_his_thread() -> None:
+    """However often its caller is cancelled, work in a thread is not left: its caller may close what it uses."""
+    threads = CacheThreads()
+    begun, at_work = threading.Event(), threading.Event()
+
+    def work() -> None:
+        at_work.set()
+        begun.set()
+        time.sleep(0.4)
+        at_work.clear()
+
+    working = asyncio.create_task(threads.run(work))
+    await asyncio.to_thread(begun.wait)
+    for _ in range(2):
+        working.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert not at_work.is_set()
+    await threads.close()

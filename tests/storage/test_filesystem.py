@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 
 from storage.base import BlobDamaged, BlobMissing, BlobStore, BlobUnavailable, LocalFile, Location, Span
 from storage.file_reader import FileReader
+from storage.file_spool import FileSpool
 from storage.filesystem import FilesystemBlobs
 from storage.linux import Linux
 from tests.storage.contract import BulkBlobContract, ClaimContract, fetch, keep, listed, name_of, read_all
@@ -341,4 +343,24 @@ async def test_closing_ends_what_was_begun(root: Path) -> None:
 def test_an_old_kernel_is_asked_the_plain_way() -> None:
     """Where the kernel cannot tell what is in memory, nothing is taken to be."""
     assert not Linux().is_resident(-1, 0, 1)
+    assert not Linux().is_missing(-1, 0, 1)
     assert Linux().open_cached(-1, "nowhere") is None
+
+
+async def test_a_named_spool_can_be_passed_on(
+    root: Path, blobs: FilesystemBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files without a name are not to be had, a spool that was passed on takes its name along, and away."""
+
+    def refuse(folder: str, linux: Linux, write_every: float) -> FileSpool:
+        raise OSError(errno.EOPNOTSUPP, "no nameless files")
+
+    monkeypatch.setattr(FileSpool, "_nameless", refuse)
+    spool = blobs.spool_now()
+    spool.append(b"named")
+    taken = blobs.take_over(blobs.pass_on(spool))
+    spool.close()
+    assert len(list((root / "spool").iterdir())) == 1
+    assert taken.read(0, 10) == b"named"
+    taken.close()
+    assert not list((root / "spool").iterdir())
