@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stat7store.latency.serving import blob_paths
 from storage.linux import READ_ONLY, Linux
 
 _CHECKED = 500  # files that are looked at afterwards
-_TRIES = 3  # a page that someone is about to read or write stays
+_WAITS_S = (0.02, 0.1, 0.3, 1.0)  # before the next try: a page that is being read, written or sent stays in memory
 
 
 def evict(data: Path, addresses: Collection[Address]) -> float:
@@ -22,15 +23,20 @@ def evict(data: Path, addresses: Collection[Address]) -> float:
     wanted = {address.hex() for address in addresses}
     paths = [path for address, path in blob_paths(data) if address in wanted]
     sample = paths[:: max(len(paths) // _CHECKED, 1)]
-    out = 0.0
-    for _ in range(_TRIES):
-        os.sync()  # pages that are not yet written cannot be dropped
-        for path in paths:
-            _drop(path)
-        out = sum(map(_is_out, sample)) / len(sample) if sample else 0.0
+    out = _drop_all(paths, sample)
+    for wait in _WAITS_S:
         if out == 1.0:
             break
+        time.sleep(wait)
+        out = _drop_all(paths, sample)
     return out
+
+
+def _drop_all(paths: Collection[Path], sample: Collection[Path]) -> float:
+    os.sync()  # pages that are not yet written cannot be dropped
+    for path in paths:
+        _drop(path)
+    return sum(map(_is_out, sample)) / len(sample) if sample else 0.0
 
 
 def _drop(path: Path) -> None:

@@ -69,9 +69,10 @@ async def test_every_stage_is_known(samples: Path, tmp_path: Path) -> None:
         assert run.usage.server_cpu_s is not None
         assert sum(moment.count for moment in run.over_time) == run.requests
         if run.temperature == "cold":
-            assert run.evicted is not None
-            assert run.evicted > 0.99
+            assert run.evicted is not None  # how many pages leave is the kernel's choice; what it chose is reported
+            assert any("not all cold" in note for note in run.notes) == (run.evicted <= 0.99)
             assert run.requests <= run.file_count
+    assert any(run.evicted for run in report.runs)
     first = report.runs[0]
     assert (first.choice, first.requests, first.verified) == ("each", 40, 40)
 
