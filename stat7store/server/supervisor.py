@@ -31,6 +31,7 @@ from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
 from stat7store.server.worker import work
 from stat7store.settings import MOST_WORKERS, Settings
+from storage import compiled
 from storage.linux import die_with
 
 JANITOR = 0  # the workers are numbered from 1
@@ -198,6 +199,8 @@ class _Supervisor:
         print(f"STAT7 Store serves {self._settings.data} on http://{shown}:{port}/ with {many}; Ctrl-C stops it")
         if self._settings.open:
             print("It is open: everyone who can connect may read, upload and delete.")
+        if missing := compiled.missing():
+            print(f"Plain Python runs instead of compiled C, which is slower: {', '.join(missing)} (see README.md)")
         sys.stdout.flush()
 
     def _start(self, number: int) -> None:

@@ -120,3 +120,23 @@ def test_the_parts_may_be_left_aside(pure: str, parts: tuple[str, ...]) -> None:
     assert [part for part in compiled.PARTS if part in told] == list(parts)
     used = ["stat7store.coordinates", "function"] if pure else ["stat7store._plain", "builtin_function_or_method"]
     assert run(sys.executable, "-c", USED, STAT7_PURE=pure).split() == used
+
+
+@pytest.mark.parametrize("pure", ["1", ""])
+def test_a_server_says_that_it_runs_without_the_parts(tmp_path: Path, pure: str) -> None:
+    """A start without them is told in one line, a start with them in none."""
+    command = [str(BIN / "stat7store"), "serve", f"--data={tmp_path / 'data'}", "--port=0", "--workers=1"]
+    with subprocess.Popen(
+        command,
+        env=plain_environment(STAT7_PURE=pure),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        lines = [server.stdout.readline()]
+        server.terminate()
+        lines += server.stdout
+    assert server.returncode == 0
+    assert lines[0].startswith("STAT7 Store serves")
+    assert len([line for line in lines if all(part in line for part in compiled.PARTS)]) == (1 if pure else 0)
