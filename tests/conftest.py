@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--reliability", type=Path, help="keep what the fault plan found in this file, a line for each row"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In CI, run a test that talks to real programs or takes long once more if it fails; every rerun is listed."""
+    if os.environ.get("CI") == "true":
+        for item in items:
+            if item.get_closest_marker("real") or item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tests that failed once and passed when run again: each is a defect of the test, to be mended."""
+    if rerun := terminalreporter.getreports("rerun"):
+        terminalreporter.section("run again, to be mended")
+        for report in rerun:
+            terminalreporter.line(f"RERUN {report.nodeid}")
 
 
 @pytest.fixture(scope="session")
