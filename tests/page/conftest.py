@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
 
 from tests.running import RunningServer
 
@@ -24,6 +24,8 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_PATIENCE_MS = 60_000  # on a busy machine; what comes sooner is not waited for
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 class Shop:
@@ -85,10 +87,15 @@ class Visit:
         self.allowed: tuple[str, ...] = ()
         self.asked: list[str] = []
         self._complaints: list[str] = []
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(_PATIENCE_MS)
         self.page.on("console", lambda said: self._complaints.append(said.text) if said.type != "log" else None)
         self.page.on("pageerror", lambda error: self._complaints.append(str(error)))
+        self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self._complaints.append(f"a dialog ({dialog.type}): {dialog.message}")
+        dialog.dismiss()
 
     def open(self, fragment: str = "") -> Page:
         """Go to the page and wait until it shows the list or says that there is none."""
@@ -166,7 +173,7 @@ class Visitor:
 def browser() -> Iterator[Browser]:
     """Debian's Chromium. One a module: the driver's event loop must not outlive the tests that use it."""
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        chromium = driver.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS, timeout=2 * _PATIENCE_MS)
         yield chromium
         chromium.close()
 

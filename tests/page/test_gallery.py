@@ -126,7 +126,7 @@ def test_live_figures(visitor: Visitor, shop: Shop) -> None:
     expect(page.locator("#live-note")).to_contain_text("in the last minute")
     for row in ("#live-p50", "#live-p99"):
         for stage in stages:
-            expect(page.locator(f"{row} [data-stage={stage}]")).to_contain_text("s", timeout=15_000)
+            expect(page.locator(f"{row} [data-stage={stage}]")).to_contain_text("s")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,6 +15,7 @@ export class Viewer {
   #work = null; // AbortController of all that the shown file still waits for
   #blobUrl = null;
   #cameFromGallery = false; // then going back is the way there
+  #isGoingBack = false; // a second step back would leave the page
   #returnTo = null; // the file whose tile takes the focus on closing, if not the one shown
   #removed;
 
@@ -51,8 +52,9 @@ export class Viewer {
 
   /** Go back to the gallery. */
   close() {
-    if (this.#address === null) return;
+    if (this.#address === null || this.#isGoingBack) return;
     if (this.#cameFromGallery) {
+      this.#isGoingBack = true;
       history.back(); // follow() does the rest
       return;
     }
@@ -91,6 +93,7 @@ export class Viewer {
   #reset(address) {
     this.#work?.abort();
     this.#work = new AbortController();
+    this.#isGoingBack = false;
     this.#address = address;
     this.#record = null;
     this.#before = null;
