@@ -50,6 +50,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("run again, to be mended")
         for report in rerun:
             terminalreporter.line(f"RERUN {report.nodeid}")
+            terminalreporter.line(report.longreprtext)
+            for title, text in report.sections:
+                terminalreporter.line(f"{title}\n{text}")
 
 
 @pytest.fixture(scope="session")
