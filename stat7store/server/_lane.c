@@ -32,11 +32,6 @@ static void slot_free(Lane *lane, int socket)
     PyMem_Free(slot);
 }
 
-static Slot *slot_of(const Lane *lane, int socket)
-{
-    return socket >= 0 && socket < lane->slots_length ? lane->slots[socket] : NULL;
-}
-
 static PyObject *lane_park(Lane *lane, PyObject *arguments)
 {
     PyObject *connection;
@@ -191,6 +186,11 @@ static PyObject *lane_keep_file(Lane *lane, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+static PyObject *lane_take_lines(Lane *lane, PyObject *Py_UNUSED(nothing))
+{
+    return take_lines(&lane->lines);
+}
+
 static PyObject *lane_fileno(Lane *lane, PyObject *Py_UNUSED(nothing))
 {
     return PyLong_FromLong(lane->listening);
@@ -206,6 +206,7 @@ static int traverse(Lane *lane, visitproc visit, void *arg)
     Py_VISIT(lane->file_type);
     Py_VISIT(lane->go_on);
     Py_VISIT(lane->log);
+    Py_VISIT(lane->lines.wait);
     Py_VISIT(lane->blocks.young);
     Py_VISIT(lane->blocks.old);
     Py_VISIT(lane->files.young);
@@ -228,6 +229,7 @@ static int clear(Lane *lane)
     Py_CLEAR(lane->file_type);
     Py_CLEAR(lane->go_on);
     Py_CLEAR(lane->log);
+    Py_CLEAR(lane->lines.wait);
     Py_CLEAR(lane->blocks.young);
     Py_CLEAR(lane->blocks.old);
     Py_CLEAR(lane->files.young);
@@ -252,6 +254,7 @@ static void dealloc(Lane *lane)
     Py_XDECREF(lane->method_head);
     Py_XDECREF(lane->abort);
     Py_XDECREF(lane->can_send_files);
+    Py_XDECREF(lane->client);
     Py_XDECREF(lane->fileno);
     Py_XDECREF(lane->size);
     type->tp_free(lane);
@@ -291,6 +294,18 @@ static int take_text(char to[SHORT_TEXT_BYTES], const char *text)
     return 0;
 }
 
+static int take_facts(Lines *lines, const char *facts, Py_ssize_t length)
+{
+    if (length > MOST_FACTS_BYTES) {
+        PyErr_Format(PyExc_ValueError, "log_facts are longer than %d bytes", MOST_FACTS_BYTES);
+        return -1;
+    }
+    lines->facts_length = facts == NULL ? 0 : (size_t)length;
+    if (facts != NULL)
+        memcpy(lines->facts, facts, (size_t)length);
+    return 0;
+}
+
 static int recent_init(Recent *recent, Py_ssize_t most)
 {
     recent->most = most;
@@ -301,20 +316,20 @@ static int recent_init(Recent *recent, Py_ssize_t most)
 
 static PyObject *lane_new(PyTypeObject *type, PyObject *arguments, PyObject *names)
 {
-    static char *known[] = {"admit", "refusal", "find",  "open_now",      "file_type",   "go_on",   "log",  "board",
+    static char *known[] = {"admit", "refusal", "find",  "open_now",      "file_type",   "go_on",   "log",  "log_facts", "lines_wait", "board",
                             "source", "backend", "largest", "most_blocks", "most_files", "timed", NULL};
     Lane *lane = (Lane *)type->tp_alloc(type, 0); /* filled with zeros */
-    PyObject *admit, *refusal, *find, *open, *file_type, *go_on, *log, *board;
-    const char *source, *backend;
-    Py_ssize_t most_blocks, most_files;
+    PyObject *admit, *refusal, *find, *open, *file_type, *go_on, *log, *lines_wait, *board;
+    const char *source, *backend, *facts;
+    Py_ssize_t most_blocks, most_files, facts_length;
     int timed = 1;
     if (lane == NULL)
         return NULL;
     lane->listening = -1;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOOOO!OOO!ssLnn|p:Lane", known, &admit, &refusal, &find, &open,
-                                     &PyType_Type, &file_type, &go_on, &log, &PyTuple_Type, &board, &source, &backend,
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOOOO!OOz#OO!ssLnn|p:Lane", known, &admit, &refusal, &find, &open,
+                                     &PyType_Type, &file_type, &go_on, &log, &facts, &facts_length, &lines_wait, &PyTuple_Type, &board, &source, &backend,
                                      &lane->largest, &most_blocks, &most_files, &timed) ||
-        take_board(&lane->board, board) < 0 || take_text(lane->source, source) < 0 ||
+        take_board(&lane->board, board) < 0 || take_text(lane->source, source) < 0 || take_facts(&lane->lines, facts, facts_length) < 0 ||
         take_text(lane->board.backend, backend) < 0 || recent_init(&lane->blocks, most_blocks) < 0 ||
         recent_init(&lane->files, most_files) < 0)
         goto failed;
@@ -327,10 +342,12 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     lane->file_type = Py_NewRef(file_type);
     lane->go_on = Py_NewRef(go_on);
     lane->log = Py_NewRef(log);
+    lane->lines.wait = Py_NewRef(lines_wait);
     if ((lane->method_get = PyUnicode_InternFromString("GET")) == NULL ||
         (lane->method_head = PyUnicode_InternFromString("HEAD")) == NULL ||
         (lane->abort = PyUnicode_InternFromString("abort")) == NULL ||
         (lane->can_send_files = PyUnicode_InternFromString("can_send_files")) == NULL ||
+        (lane->client = PyUnicode_InternFromString("client")) == NULL ||
         (lane->fileno = PyUnicode_InternFromString("fileno")) == NULL ||
         (lane->size = PyUnicode_InternFromString("size")) == NULL)
         goto failed;
@@ -359,6 +376,7 @@ static PyMethodDef methods[] = {
      "Return when a parked connection was last answered or was parked, in nanoseconds; 0 if it is not parked."},
     {"turn", (PyCFunction)lane_turn, METH_NOARGS,
      "Answer what parked connections ask; to be called when fileno can be read."},
+    {"take_lines", (PyCFunction)lane_take_lines, METH_NOARGS, "Return the log lines that wait; they wait no more."},
     {"fileno", (PyCFunction)lane_fileno, METH_NOARGS, "Return the descriptor of the epoll that listens."},
     {NULL, NULL, 0, NULL},
 };

@@ -13,6 +13,7 @@
 
 #include "_lane_board.h"
 #include "_lane_head.h"
+#include "_lane_log.h"
 
 #define COPIED_BYTES (32 * 1024) /* more is cheaper to send out of the page cache than to copy */
 #define HEARD_BYTES (64 * 1024)
@@ -38,7 +39,8 @@ typedef struct {
 typedef struct {
     PyObject *connection, *block, *headers;
     int64_t heard;
-    bool may_send_files;
+    bool may_send_files, has_client;
+    Client client;
 } Slot;
 
 typedef struct {
@@ -49,7 +51,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *admit, *refusal, *find, *open, *file_type, *go_on, *log;
-    PyObject *method_get, *method_head, *abort, *can_send_files, *fileno, *size;
+    PyObject *method_get, *method_head, *abort, *can_send_files, *client, *fileno, *size;
     Recent blocks, files;
     Board board;
     Slot **slots;
@@ -58,7 +60,9 @@ typedef struct {
     bool timed;
     char source[SHORT_TEXT_BYTES];
     Words words;
-    Head head; /* this and the next two are good for one answer */
+    Lines lines;
+    Draft head; /* this and the next three are good for one answer */
+    Draft line;
     char body[COPIED_BYTES];
     char heard[HEARD_BYTES];
 } Lane;
@@ -78,6 +82,11 @@ typedef struct {
 static int64_t now_ns(const Lane *lane)
 {
     return lane->timed ? clock_ns() : 0;
+}
+
+static Slot *slot_of(const Lane *lane, int socket)
+{
+    return socket >= 0 && socket < lane->slots_length ? lane->slots[socket] : NULL;
 }
 
 /* What was used of late, as in storage/recent.py. */
@@ -122,7 +131,7 @@ static void file_destroy(PyObject *capsule)
 
 static int write_head(Lane *lane, Answer *answer, const File *file)
 {
-    Head *head = &lane->head;
+    Draft *head = &lane->head;
     Text id = answer->request->request_id;
     if (id.at == NULL) /* good until the next one is made */
         id = (Text){new_id(&lane->words), NEW_ID_DIGITS};
@@ -183,6 +192,48 @@ static uint64_t unsent(int socket)
     return ioctl(socket, ASK_NOT_SENT, &count) == 0 ? (uint64_t)count : 0;
 }
 
+/* Return the name of a connection's client, for log lines; NULL if that is for Python to write. */
+static const Client *client_of(Lane *lane, PyObject *connection, int socket, Client *room)
+{
+    Slot *slot = slot_of(lane, socket);
+    Client *client = slot == NULL ? room : &slot->client;
+    if (slot == NULL || !slot->has_client) {
+        PyObject *name = PyObject_GetAttr(connection, lane->client);
+        bool is_plain = take_client(client, name);
+        Py_XDECREF(name);
+        PyErr_Clear();
+        if (!is_plain)
+            return NULL;
+        if (slot != NULL)
+            slot->has_client = true;
+    }
+    return client;
+}
+
+/* Log an answer; -1: an error. */
+static int log_answer(Lane *lane, const Answer *answer, int status)
+{
+    const Request *request = answer->request;
+    const Figures *record = &answer->record;
+    Client room;
+    const Client *client = NULL;
+    if (lane->lines.facts_length > 0)
+        client = client_of(lane, answer->connection, answer->socket, &room);
+    if (client != NULL) {
+        write_line(&lane->line, &lane->lines, request->is_head, request->digits, status, answer->request_id, client,
+                   record);
+        return keep_line(&lane->lines, &lane->line);
+    }
+    PyObject *done = PyObject_CallFunction(lane->log, "OOs#is#(LLLLLLL)", answer->connection,
+                                           request->is_head ? lane->method_head : lane->method_get, request->digits,
+                                           (Py_ssize_t)DIGITS, status, answer->request_id.at,
+                                           (Py_ssize_t)answer->request_id.length, record->queue, record->index,
+                                           record->metadata, record->disk, record->network, answer->started,
+                                           record->ended);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 /* Record an answer that is over: all of it was sent, or the client is gone. */
 static int end(Lane *lane, Answer *answer, int status, int64_t sent)
 {
@@ -201,16 +252,7 @@ static int end(Lane *lane, Answer *answer, int status, int64_t sent)
     static const char GET[METHOD_BYTES] = "GET", HEAD[METHOD_BYTES] = "HEAD", NONE[SHORT_TEXT_BYTES] = "";
     board_record(&lane->board, record, status, request->address, request->is_head ? HEAD : GET,
                  answer->opened != NULL && !request->is_head ? lane->source : NONE, answer->request_id, request->range);
-    if (lane->log == Py_None)
-        return 1;
-    PyObject *done = PyObject_CallFunction(lane->log, "OOs#is#(LLLLLLL)", answer->connection,
-                                           request->is_head ? lane->method_head : lane->method_get, request->digits,
-                                           (Py_ssize_t)DIGITS, status, answer->request_id.at,
-                                           (Py_ssize_t)answer->request_id.length, record->queue, record->index,
-                                           record->metadata, record->disk, record->network, answer->started,
-                                           record->ended);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 1;
+    return lane->log != Py_None && log_answer(lane, answer, status) < 0 ? -1 : 1;
 }
 
 static int gone(Lane *lane, Answer *answer)
@@ -244,7 +286,7 @@ static int go_on(Lane *lane, Answer *answer, PyObject *rest, PyObject *file, int
 
 static int send_copied(Lane *lane, Answer *answer)
 {
-    Head *head = &lane->head;
+    Draft *head = &lane->head;
     size_t length = answer->opened == NULL || answer->request->is_head ? 0 : (size_t)answer->length;
     struct iovec pieces[2] = {{head->text, head->length}, {lane->body, length}};
     answer->begun = now_ns(lane);
@@ -268,7 +310,7 @@ static int send_copied(Lane *lane, Answer *answer)
 
 static int send_file(Lane *lane, Answer *answer, int file)
 {
-    Head *head = &lane->head;
+    Draft *head = &lane->head;
     off_t from = answer->start;
     answer->begun = now_ns(lane);
     /* the head alone is not pushed out: it leaves with the first of the file */

@@ -9,15 +9,16 @@
 #include <time.h>
 
 #define MOST_SHARED_BYTES 3072 /* of the headers of a file; longer ones are left to Python */
-#define HEAD_BYTES (MOST_SHARED_BYTES + 1024)
+#define DRAFT_BYTES (MOST_SHARED_BYTES + 1024)
 #define NEW_ID_BYTES 16
 #define NEW_ID_DIGITS (2 * NEW_ID_BYTES)
 #define IDS_AT_ONCE 128
 
+/* A text that is being put together: a head, or a log line. */
 typedef struct {
     size_t length;
-    char text[HEAD_BYTES];
-} Head;
+    char text[DRAFT_BYTES];
+} Draft;
 
 /* What differs by the second, and ids that were not used yet. ``wall``: how far the wall clock is ahead of the
  * monotonic one, in nanoseconds. */
@@ -30,35 +31,35 @@ typedef struct {
     char ids[IDS_AT_ONCE * NEW_ID_DIGITS];
 } Words;
 
-static inline void put(Head *head, const char *text, size_t length)
+static inline void put(Draft *draft, const char *text, size_t length)
 {
-    memcpy(head->text + head->length, text, length);
-    head->length += length;
+    memcpy(draft->text + draft->length, text, length);
+    draft->length += length;
 }
 
-#define PUT(head, literal) put(head, literal, sizeof(literal) - 1)
+#define PUT(draft, literal) put(draft, literal, sizeof(literal) - 1)
 
-static void put_number(Head *head, uint64_t number)
+static void put_number(Draft *draft, uint64_t number)
 {
     size_t length = 1;
     for (uint64_t more = number; more >= 10; more /= 10)
         length++;
-    head->length += length;
-    char *end = head->text + head->length;
+    draft->length += length;
+    char *end = draft->text + draft->length;
     do
         *--end = (char)('0' + number % 10);
     while (number /= 10);
 }
 
 /* Write nanoseconds as milliseconds with four decimals. */
-static void put_duration(Head *head, uint64_t ns)
+static void put_duration(Draft *draft, uint64_t ns)
 {
     uint64_t units = (ns + 50) / 100;
     unsigned rest = (unsigned)(units % 10000);
-    put_number(head, units / 10000);
+    put_number(draft, units / 10000);
     const char decimals[] = {'.', (char)('0' + rest / 1000), (char)('0' + rest / 100 % 10),
                              (char)('0' + rest / 10 % 10), (char)('0' + rest % 10)};
-    put(head, decimals, sizeof decimals);
+    put(draft, decimals, sizeof decimals);
 }
 
 /* Nanoseconds of the clock that time.perf_counter_ns and the event loop read, too. */
@@ -70,7 +71,7 @@ static int64_t clock_ns(void)
 }
 
 /* Write the moment as RFC 9110 §5.6.7 has it. */
-static void put_date(Head *head, Words *words)
+static void put_date(Draft *draft, Words *words)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat", MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     time_t second = time(NULL);
@@ -86,7 +87,7 @@ static void put_date(Head *head, Words *words)
         clock_gettime(CLOCK_REALTIME, &wall);
         words->wall = wall.tv_sec * 1000000000LL + wall.tv_nsec - clock_ns();
     }
-    put(head, words->date, words->date_length);
+    put(draft, words->date, words->date_length);
 }
 
 /* Return the hex digits of 128 random bits; NULL if the kernel has none. */

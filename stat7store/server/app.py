@@ -17,7 +17,7 @@ def make_app(node: Node) -> web.Application:
     """Return the application of one worker."""
     app = web.Application(middlewares=[envelope])
     app[NODE] = node
-    app[REQUEST_LOG] = RequestLog(node.settings, node.log)
+    app[REQUEST_LOG] = RequestLog(node.settings, node.log, node.log_writer, node.board)
     app.on_response_prepare.append(add_common_headers)
     app.router.add_routes(
         [

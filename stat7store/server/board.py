@@ -20,7 +20,16 @@ from stat7store.server.requests import RequestCounts
 from stat7store.server.ring import CAPACITY, Ring, iso_time
 from stat7store.timing import StageClock, Timing, now_ns
 
-Countable = Literal["uploads", "errors", "fast_lane", "fast_lane_waits", "uploads_known", "bytes_received", "damaged"]
+Countable = Literal[
+    "uploads",
+    "errors",
+    "fast_lane",
+    "fast_lane_waits",
+    "uploads_known",
+    "bytes_received",
+    "damaged",
+    "log_lines_dropped",
+]
 COUNTERS = ("retrievals_2xx", "retrievals_3xx", "retrievals_4xx", "retrievals_5xx", "bytes_sent", *get_args(Countable))
 _NUMBERS = {name: number for number, name in enumerate(COUNTERS)}
 _BYTES_SENT = _NUMBERS["bytes_sent"]
@@ -182,6 +191,7 @@ class Board:
 
         ``fast_lane`` are answers ahead of the framework; ``fast_lane_waits`` would have been, had their bytes
         been in memory. ``damaged`` are requests for files whose bytes or record were found altered.
+        ``log_lines_dropped`` are lines that standard error did not take in time.
         """
         self._words[self._own + _NUMBERS[name]] += number
 

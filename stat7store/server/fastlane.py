@@ -129,7 +129,7 @@ class FastLane:
     def _again_of(self, node: Node, log: RequestLog) -> _lane.Lane | None:
         if Lane is None:
             return None
-        return Lane(
+        lane = Lane(
             admit=self._admit,
             refusal=Stat7Error,
             find=self._find,
@@ -137,6 +137,8 @@ class FastLane:
             file_type=OpenFile,
             go_on=self._delivery.go_on,
             log=self._delivery.log_times if log.enabled else None,
+            log_facts=log.facts,
+            lines_wait=log.lines_wait,
             board=node.board.own(),
             source=OpenFile.source,
             backend=node.store.backend,
@@ -144,6 +146,8 @@ class FastLane:
             most_blocks=_KNOWN_BLOCKS,
             most_files=_KNOWN_FILES,
         )
+        log.fetch_from(lane.take_lines)
+        return lane
 
     def answer(self, connection: Connection, data: bytes, arrived: int) -> bool:
         """Answer the request that ``data`` is; False, with nothing done, if it is not one for this lane."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from stat7store.settings import Settings
@@ -33,8 +34,8 @@ def is_console(settings: Settings) -> bool:
     return settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
 
 
-def make_log(settings: Settings, **facts: object) -> Log:
-    """Return a log that writes ``facts`` on every line, in the form the settings ask for."""
+def make_log(settings: Settings, write: Callable[[str], None] = write_lines, **facts: object) -> Log:
+    """Return a log that writes ``facts`` on every line, in the form the settings ask for, by calling ``write``."""
     form: list[structlog.typing.Processor] = (
         [
             structlog.processors.TimeStamper("%H:%M:%S", utc=False),
@@ -49,7 +50,7 @@ def make_log(settings: Settings, **facts: object) -> Log:
         ]
     )
     log: Log = structlog.wrap_logger(
-        _StandardError(),
+        _Writing(write),
         processors=[structlog.processors.add_log_level, *form],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         cache_logger_on_first_use=True,
@@ -62,8 +63,11 @@ def facts_of(log: Log) -> dict[str, object]:
     return dict(structlog.get_context(log))
 
 
-class _StandardError:
+class _Writing:
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+
     def msg(self, message: str) -> None:
-        write_lines(f"{message}\n")
+        self._write(f"{message}\n")
 
     debug = info = warning = error = critical = exception = msg

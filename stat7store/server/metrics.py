@@ -90,6 +90,11 @@ def _about_requests(node: Node) -> Iterator[Family]:
         ("stat7_sent_bytes_total", "Bytes of files sent to clients.", "bytes_sent"),
         ("stat7_errors_total", "Requests that failed by a fault of the server (5xx).", "errors"),
         ("stat7_damaged_requests_total", "Requests for files that were found damaged, and refused.", "damaged"),
+        (
+            "stat7_log_lines_dropped_total",
+            "Lines that the log lost, since standard error took them too slowly.",
+            "log_lines_dropped",
+        ),
         ("stat7_fast_lane_total", "Retrievals answered ahead of the framework.", "fast_lane"),
         (
             "stat7_fast_lane_waits_total",

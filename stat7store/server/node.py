@@ -9,6 +9,7 @@ from aiohttp import web
 from stat7store.server.access import Access
 from stat7store.server.board import Board
 from stat7store.server.log import Log
+from stat7store.server.log_writer import LogWriter
 from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.settings import Settings
 from stat7store.store import Store
@@ -25,6 +26,7 @@ class Node:
     log: Log
     worker: int = 1
     tallies: Tallies = field(default_factory=lambda: Tallies(TalliesMemory(["server"]), 0))
+    log_writer: LogWriter = field(default_factory=LogWriter)
 
 
 NODE = web.AppKey("node", Node)

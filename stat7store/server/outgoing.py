@@ -26,4 +26,4 @@ def unsent(socket_number: int) -> int:
 
 def stage_times(clock: StageClock) -> dict[str, float]:
     """Return the stages in milliseconds, under the names that log lines give them."""
-    return {f"{stage}_ms": getattr(clock, stage) / 1e6 for stage in STAGES}
+    return {f"{stage}_ms": round(getattr(clock, stage) / 1e6, 4) for stage in STAGES}

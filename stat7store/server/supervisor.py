@@ -26,6 +26,7 @@ from stat7store.server.board import Board, BoardMemory
 from stat7store.server.janitor import tidy
 from stat7store.server.limits import raise_open_files
 from stat7store.server.log import Log, make_log
+from stat7store.server.log_writer import LogWriter
 from stat7store.server.probing import probe
 from stat7store.server.tallies import Tallies, TalliesMemory
 from stat7store.server.watchdog import LOOK_EVERY_S, Watchdog
@@ -36,6 +37,7 @@ from storage.linux import die_with
 
 JANITOR = 0  # the workers are numbered from 1
 _KILL_AFTER_S = 5.0  # beyond the drain timeout
+_LAST_LINES_S = 2.0  # for a log that takes nothing; shorter than the above
 _STEADY_S = 2.0  # a process that lived this long was not broken from the start
 _MOST_FAILED_STARTS = 5
 _NUMBER = struct.Struct("<H")  # of a process that is ready; a pipe keeps such few bytes together
@@ -221,18 +223,20 @@ class _Supervisor:
             die_with(parent, signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._selector.close()
-            log = make_log(self._settings, process=_name(number))
+            writer = LogWriter()
+            log = make_log(self._settings, writer.write_text, process=_name(number))
             try:
-                asyncio.run(self._main(number, log))
+                asyncio.run(self._main(number, log, writer))
                 code = 0
             except Unavailable as error:
                 log.error(str(error))
             except BaseException as error:
                 log.exception("the process failed", exc_info=error)
+            writer.close(_LAST_LINES_S)
         finally:
             os._exit(code)  # never back into the supervisor's code
 
-    async def _main(self, number: int, log: Log) -> None:
+    async def _main(self, number: int, log: Log, writer: LogWriter) -> None:
         def ready() -> None:
             os.write(self._ready_write, _NUMBER.pack(number))
 
@@ -242,7 +246,7 @@ class _Supervisor:
         else:
             with _listener(self._reserved) as listener:
                 board, pledges = Board(self._memory, number), Pledges(self._pledges, number)
-                await work(self._settings, board, tallies, listener, number, log, ready, pledges)
+                await work(self._settings, board, tallies, listener, number, log, writer, ready, pledges)
 
 
 def _name(number: int) -> str:

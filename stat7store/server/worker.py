@@ -23,6 +23,7 @@ from stat7store.server.fastlane import FastLane
 from stat7store.server.housekeeping import told
 from stat7store.server.limits import Door, OutOfFiles, most_connections
 from stat7store.server.log import Log
+from stat7store.server.log_writer import LogWriter
 from stat7store.server.node import Node
 from stat7store.server.request_log import REQUEST_LOG
 from stat7store.server.tallies import Tallies
@@ -95,6 +96,7 @@ async def work(
     listener: socket.socket,
     number: int,
     log: Log,
+    writer: LogWriter,
     ready: Callable[[], None],
     pledges: Pledges,
 ) -> None:
@@ -105,7 +107,7 @@ async def work(
     loop.set_exception_handler(OutOfFiles(log))
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="worker"))
     async with open_store(settings, pledges) as store:
-        node = Node(settings, store, board, access_of(settings), log, number, tallies)
+        node = Node(settings, store, board, access_of(settings), log, number, tallies, writer)
         async with serving(node, listener):
             # what is there now stays: without this, every full collection would walk all imported modules
             gc.collect()

@@ -73,6 +73,7 @@ def test_counters_of_all_workers() -> None:
             "errors": 1,
             "fast_lane": 0,
             "fast_lane_waits": 0,
+            "log_lines_dropped": 0,
             "uploads_known": 0,
             "bytes_received": 0,
             "damaged": 0,
