@@ -35,7 +35,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what is needed to build the project, with nothing compiled yet."""
     for package in hatch_build.PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name in ("pyproject.toml", "README.md", "hatch_build.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "hatch_build.py"):
         shutil.copy2(ROOT / name, tmp_path)
     return tmp_path
 
@@ -99,6 +99,32 @@ def test_a_wheel_has_the_parts(checkout: Path) -> None:
     assert sorted(name for name in files if name.endswith((".so", ".c"))) == [
         str(hatch_build.module_of(source).relative_to(ROOT)) for source in SOURCES
     ]
+
+
+@pytest.mark.parametrize("pure", ["1", ""])
+def test_a_wheel_says_what_it_holds(checkout: Path, pure: str) -> None:
+    """Its name and tags do; with STAT7_PURE it has no parts, even compiled ones. Each has licence, notice and types."""
+    hatch_build.build(checkout)
+    made = wheel(checkout, STAT7_PURE=pure)
+    archive = zipfile.ZipFile(made)
+    files = archive.namelist()
+    (info,) = {name.partition("/")[0] for name in files if ".dist-info/" in name}
+    tags = archive.read(f"{info}/WHEEL").decode().splitlines()
+    modules = [name for name in files if name.endswith(".so")]
+    if pure:
+        assert made.name.endswith("-py3-none-any.whl")
+        assert {"Root-Is-Purelib: true", "Tag: py3-none-any"} <= set(tags)
+        assert modules == []
+    else:
+        assert "-none-any" not in made.name
+        assert "Root-Is-Purelib: false" in tags
+        assert f"Tag: {'-'.join(made.stem.split('-')[2:])}" in tags
+        assert len(modules) == len(SOURCES)
+    assert {f"{package}/py.typed" for package in hatch_build.PACKAGES} <= set(files)
+    for name in ("LICENSE", "NOTICE"):
+        assert archive.read(f"{info}/licenses/{name}") == (ROOT / name).read_bytes()
+    told = archive.read(f"{info}/METADATA").decode().splitlines()
+    assert {"License-Expression: Apache-2.0", "License-File: LICENSE", "License-File: NOTICE"} <= set(told)
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
