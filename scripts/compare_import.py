@@ -36,9 +36,9 @@ from stat7store.address import Address
 from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Stat7Error
 from stat7store.latency.dataset import DEFAULT_SAMPLES, image_maker
+from stat7store.latency.machine import this_machine
 from stat7store.latency.report import Machine
 from stat7store.latency.results import provenance, put_section, table
-from stat7store.latency.run import machine
 
 OURS, BASE = "stat7store import", "sha256sum, cp -r, sync"
 DURABLE = {
@@ -52,6 +52,7 @@ PEERS = Path(__file__).parent / "import_peers"
 ENVIRONMENT = Path(".cache/import-peers")
 FILES_A_FOLDER = 1000
 POLL_S = 0.02
+_COLUMNS = ("way", "s", "files/s", "CPU s", "CPU µs a file", "speed beside sha256sum, cp, sync", "durable")
 _BESIDE_THE_BYTES = 1.2  # blocks of files, catalogs, folders
 
 
@@ -211,7 +212,7 @@ def compare(options: argparse.Namespace) -> Found:
     return Found(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["scripts/compare_import.py", *sys.argv[1:]]),
-        machine=machine(),
+        machine=this_machine(),
         files=options.files,
         bytes=size,
         first=first,
@@ -243,7 +244,8 @@ def summary(found: Found) -> str:
     for way, took in first.items():
         if took:
             seconds = median(one.seconds for one in took)
-            cells = [f"{seconds:.2f}", f"{median(one.cpu for one in took):.2f}", f"{found.files / seconds:,.0f}"]
+            cpu = median(one.cpu for one in took)
+            cells = [f"{seconds:.2f}", f"{found.files / seconds:,.0f}", f"{cpu:.2f}", f"{cpu / found.files * 1e6:,.0f}"]
             rows.append([way, *cells, f"{speed_of(found, way):.2f}", DURABLE[way]])
     second = median(took.seconds for took in found.second)
     faster = median(took.seconds for took in first[OURS]) / second
@@ -253,7 +255,7 @@ def summary(found: Found) -> str:
     return "\n\n".join(
         [
             f"{found.files:,} images, {found.bytes / 1e6:,.0f} MB, rounds: {len(found.second)}; medians.",
-            table(("way", "s", "processor s", "files/s", "speed beside sha256sum, cp, sync", "durable"), rows),
+            table(_COLUMNS, rows),
             f"Second import of the unchanged tree: {second:.2f} s, {faster:.1f} times faster than the first.",
             f"{went_on}: the state is {state}.",
         ]

@@ -9,6 +9,8 @@ Peers, `--peers`, the first of which the others are held against:
   hashfs, disk-objectstore  Python libraries behind a minimal aiohttp server
   starlette                 its FileResponse under uvicorn
 What is missing is said with the command that brings it, and left out; `--install` brings it.
+Writes also stand beside two floors without a server: grouped syncs, and the syncs of one upload in their order.
+The cases installed-* have the access logs of this store and of nginx on, all others have none.
 
 The server is pinned to the first core (or the first two, for two workers), the client to the next. Reads
 are asked for by wrk (on Debian: apt-get install wrk); writes by a client of raw sockets; the open loop by a
@@ -16,10 +18,12 @@ program in C, compiled when it is needed (apt-get install gcc libc6-dev).
 
 examples:
   scripts/compare_peers.py --install                                    bring the peers, and compare nothing
-  scripts/compare_peers.py --results docs/results.md                    all of it, some 40 minutes
+  scripts/compare_peers.py --results docs/results.md                    all of it, some 45 minutes
   scripts/compare_peers.py --peers stat7,nginx --cases 'get-*' --seconds 1
   scripts/compare_peers.py --peers stat7,stat7-without-fast-path --cases get-4KiB,open-4KiB
   scripts/compare_peers.py --peers stat7,stat7-without-timing --cases 'get-*,head-*'
+  scripts/compare_peers.py --cases 'get-*,installed-*' --congestion cubic,bbr    each case once under each (root)
+  scripts/compare_peers.py --cases 'put-*' --resume .cache/puts.json    interrupted, and run again, it goes on
   scripts/compare_peers.py --scale 10k,1M                               the same files among few and many others
   scripts/compare_peers.py --quick                                      tiny, to see that it works
   scripts/compare_peers.py --list                                       the cases, and what is missing
@@ -39,8 +43,9 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from scripts.peers.cases import FILES, QUICK_FILES, Case, Kind, all_cases, chosen
+from scripts.peers.cases import FILES, QUICK_FILES, Case, Kind, all_cases, chosen, under_each
 from scripts.peers.compare import Plan, compare
+from scripts.peers.congestion import enter_own_network
 from scripts.peers.gateway import Gateway
 from scripts.peers.install import find, install
 from scripts.peers.nginx import Nginx
@@ -62,6 +67,7 @@ QUICK_CASES = (
     "head-*",
     "not-modified-*",
     "open-4KiB",
+    "installed-4KiB",
     "cold-64KiB",
     "put-4KiB-16",
     "mixed-*",
@@ -88,7 +94,8 @@ def plan_of(options: argparse.Namespace, command: str) -> Plan:
     """Return what the options ask for. Raises ``Malformed``, and ``Unavailable`` if nothing can be compared."""
     quick = options.quick
     patterns = options.cases or (SCALE_CASES if options.scale else QUICK_CASES if quick else ("*",))
-    cases = chosen(all_cases(), patterns)
+    congestion = options.congestion or []
+    cases = under_each(chosen(all_cases(), patterns), congestion)
     if not cases:
         raise Malformed(f"no case is called {', '.join(patterns)}; --list names them")
     if not find("wrk"):
@@ -113,6 +120,8 @@ def plan_of(options: argparse.Namespace, command: str) -> Plan:
         rounds=options.rounds or (1 if quick else 5),
         seconds=options.seconds or (0.3 if quick else 2.0),
         raw=not options.scale,
+        own_network=bool(congestion),
+        kept=options.resume,
         left_out=left_out,
     )
 
@@ -177,6 +186,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, metavar="N", help="rounds of each case on each peer, in turns [5]")
     options.add_argument("--seconds", type=float, metavar="S", help="how long a round lasts [2]; wrk: whole seconds")
     options.add_argument(
+        "--congestion",
+        type=_words,
+        metavar="NAME,…",
+        help="cases that only read: once under each TCP congestion control, in a network of their own; as root "
+        "[once, under the kernel's own]",
+    )
+    options.add_argument(
         "--scale", type=_numbers, metavar="N,…", help="instead: this store among so many other entries"
     )
     options.add_argument(
@@ -189,6 +205,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
     options.add_argument("--results", type=Path, metavar="FILE", help="write it into this Markdown file, with charts")
     options.add_argument("--section", default="peers", metavar="NAME", help="the section of that file [peers]")
+    options.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help="keep what is measured there after each case; the same command goes on from it, and removes it at the end",
+    )
     options.add_argument("--quick", action="store_true", help="tiny: few files, one short round")
     options.add_argument("--install", action="store_true", help="install what the peers miss, and compare nothing")
     options.add_argument("--list", action="store_true", help="name cases and peers, and compare nothing")
@@ -216,9 +238,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bring(options.peers or DEFAULT_PEERS.split(","))
         else:
             plan = plan_of(options, shlex.join(["scripts/compare_peers.py", *given]))
+            if plan.own_network:
+                enter_own_network(options.congestion)
             found = compare(plan, lambda line: print(line, file=sys.stderr, flush=True))
             _write(found, options)
-            return 1 if found.broken else 0
+            if found.broken:
+                return 1
+            if plan.kept is not None:
+                plan.kept.unlink(missing_ok=True)
     except (Stat7Error, OSError) as error:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 2 if isinstance(error, Malformed) else 1

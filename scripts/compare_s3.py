@@ -41,10 +41,11 @@ import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.peers.client import wrk
+from scripts.peers.processes import cpu_seconds
 from scripts.peers.work import Ask
 from stat7store.errors import Unavailable
+from stat7store.latency.machine import this_machine
 from stat7store.latency.results import provenance, put_section, table
-from stat7store.latency.run import machine
 from stat7store.media.copies import padded_mp4
 from storage.s3_options import S3Options
 
@@ -134,20 +135,31 @@ def remove(server: Server, address: str) -> None:
     connection.close()
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return how long this took."""
-    began = time.perf_counter()
+class Took(NamedTuple):
+    """How long a transfer took, and the CPU time of those who made it: this process, and the server's if it did."""
+
+    seconds: float
+    cpu_s: float
+
+
+def timed(work: Callable[[], object], server: Server | None = None) -> Took:
+    """Return what this took; ``server`` is the one that takes part."""
+
+    def cpu_s() -> float:
+        return time.process_time() + (cpu_seconds([server.process]) if server else 0.0)
+
+    began, cpu = time.perf_counter(), cpu_s()
     work()
-    return time.perf_counter() - began
+    return Took(time.perf_counter() - began, cpu_s() - cpu)
 
 
 class Round(NamedTuple):
-    """Seconds of one round."""
+    """The transfers of one round."""
 
-    boto_up: float
-    our_up: float
-    boto_down: float
-    our_down: float
+    boto_up: Took
+    our_up: Took
+    boto_down: Took
+    our_down: Took
 
 
 def one_round(client: S3Client, options: S3Options, server: Server, movie: Path) -> Round:
@@ -168,9 +180,9 @@ def one_round(client: S3Client, options: S3Options, server: Server, movie: Path)
             raise OSError("the download ended early")
 
     try:
-        first = seconds_of(boto_up)
-        second = seconds_of(lambda: addresses.append(upload(server, movie)))
-        result = Round(first, second, seconds_of(boto_down), seconds_of(our_down))
+        first = timed(boto_up)
+        second = timed(lambda: addresses.append(upload(server, movie)), server)
+        result = Round(first, second, timed(boto_down), timed(our_down, server))
     finally:
         client.delete_object(Bucket=options.bucket, Key=key)
     remove(server, addresses[0])
@@ -180,15 +192,17 @@ def one_round(client: S3Client, options: S3Options, server: Server, movie: Path)
 def written(rounds: list[Round], size: int, memory: int) -> str:
     """Return the table of what was measured: medians, and their ratio."""
 
-    def row(name: str, boto: list[float], ours: list[float]) -> list[str]:
-        theirs, mine = size / median(boto) / 1e6, size / median(ours) / 1e6
-        return [name, f"{theirs:.0f}", f"{mine:.0f}", f"{mine / theirs:.2f}"]
+    def row(name: str, boto: list[Took], ours: list[Took]) -> list[str]:
+        theirs, mine = (size / median(took.seconds for took in each) / 1e6 for each in (boto, ours))
+        cpu = (f"{median(took.cpu_s for took in each):.2f}" for each in (boto, ours))
+        return [name, f"{theirs:.0f}", f"{mine:.0f}", f"{mine / theirs:.2f}", *cpu]
 
     rows = [
         row("upload", [each.boto_up for each in rounds], [each.our_up for each in rounds]),
         row("download", [each.boto_down for each in rounds], [each.our_down for each in rounds]),
     ]
-    head = [f"{size / 1e6:.0f} MB, {len(rounds)} rounds", "boto3, MB/s", "through the server, MB/s", "ratio"]
+    rates = ["boto3, MB/s", "through the server, MB/s", "ratio"]
+    head = [f"{size / 1e6:.0f} MB, {len(rounds)} rounds", *rates, "CPU s: boto3", "client and server"]
     return f"{table(head, rows)}\n\nThe server's memory grew by {memory / 1e6:.0f} MB at most."
 
 
@@ -223,9 +237,11 @@ def compare(arguments: argparse.Namespace) -> str:
 def cached_gets(folder: Path, flags: list[str], rounds: int) -> str:
     """Fetch files of 64 KiB from the cache and from the filesystem in turns; return what is to be printed."""
     files = [b"".join(padded_mp4(_HEAD, _SMALL, number)) for number in range(_FILES)]
+    core = min(os.sched_getaffinity(0))
     cached = [*flags, f"--cache-dir={folder / 'cache'}"]
     with serving(folder / "files", []) as plain, serving(folder / "cached", cached) as before_s3:
         rates: dict[Server, list[float]] = {plain: [], before_s3: []}
+        cpu_us: dict[Server, list[float]] = {plain: [], before_s3: []}
         asks: dict[Server, list[Ask]] = {}
         for server in rates:
             addresses = [put(server, data, len(data)) for data in files]
@@ -238,13 +254,16 @@ def cached_gets(folder: Path, flags: list[str], rounds: int) -> str:
             ]
         for _ in range(rounds):
             for server, found in rates.items():
-                done = wrk(asks[server], int(server.host.rpartition(":")[2]), _CONNECTIONS, _SECONDS, 0)
+                cpu = cpu_seconds([server.process])
+                done = wrk(asks[server], int(server.host.rpartition(":")[2]), _CONNECTIONS, _SECONDS, core)
                 found.append(done.requests / done.seconds)
+                cpu_us[server].append((cpu_seconds([server.process]) - cpu) / done.requests * 1e6)
     ratio = median(mine / theirs for mine, theirs in zip(rates[before_s3], rates[plain], strict=True))
     return (
         f"\n\nGET of 64 KiB, {_CONNECTIONS} connections, a second: {median(rates[before_s3]):,.0f} from the cache, "
         f"{median(rates[plain]):,.0f} from the filesystem backend; ratio {ratio:.2f} "
-        f"({min(rates[before_s3]) / max(rates[plain]):.2f} to {max(rates[before_s3]) / min(rates[plain]):.2f})."
+        f"({min(rates[before_s3]) / max(rates[plain]):.2f} to {max(rates[before_s3]) / min(rates[plain]):.2f}). "
+        f"The server's CPU for each: {median(cpu_us[before_s3]):.1f} µs and {median(cpu_us[plain]):.1f} µs."
     )
 
 
@@ -265,7 +284,7 @@ def main() -> int:
         print(told)
         if arguments.results is not None:
             command = shlex.join(["scripts/compare_s3.py", *sys.argv[1:]])
-            where = provenance(command, machine(), datetime.now(UTC).isoformat(timespec="seconds"))
+            where = provenance(command, this_machine(), datetime.now(UTC).isoformat(timespec="seconds"))
             put_section(arguments.results, "s3", f"## S3\n\n{where}\n\n{told}\n\n{_CONDITIONS}")
     except (OSError, ValueError, BotoCoreError, ClientError, Unavailable) as error:
         print(f"compare_s3: {error}", file=sys.stderr)

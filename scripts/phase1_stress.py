@@ -33,10 +33,10 @@ from stat7store.address import Address
 from stat7store.errors import Stat7Error
 from stat7store.folder import CATALOG
 from stat7store.latency.charts import lines
+from stat7store.latency.machine import this_machine
 from stat7store.latency.mixed import HARNESS_LIMIT, measure_mixed
 from stat7store.latency.phase1 import Phase1, Rates, Scale, Starts, measure_rates, measure_scale
 from stat7store.latency.results import provenance, put_section, table, write_charts
-from stat7store.latency.run import machine
 from stat7store.opening import prepare
 from stat7store.settings import Settings
 
@@ -73,7 +73,7 @@ async def stress(options: argparse.Namespace) -> Phase1:
     return Phase1(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["scripts/phase1_stress.py", *sys.argv[1:]]),
-        machine=machine(),
+        machine=this_machine(),
         rates=rates,
         starts=starts,
         scales=scales,

@@ -22,8 +22,8 @@ from statistics import median
 
 import msgspec
 
+from stat7store.latency.machine import this_machine
 from stat7store.latency.results import provenance, table
-from stat7store.latency.run import machine
 from tests.faults.reliability import Removal, Row
 
 _PROMISE = """\
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="the page to write, in place of what it says now")
     given = parser.parse_args(arguments)
     try:
-        text = written(read(given.found), provenance("make soak", machine(), datetime.now(UTC).isoformat()))
+        text = written(read(given.found), provenance("make soak", this_machine(), datetime.now(UTC).isoformat()))
         if given.write:
             given.write.parent.mkdir(parents=True, exist_ok=True)
             given.write.write_text(text, encoding="utf-8")

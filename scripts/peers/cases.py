@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 
@@ -19,6 +19,7 @@ class Kind(Enum):
     HEAD = "head"
     NOT_MODIFIED = "not-modified"
     OPEN = "open"
+    INSTALLED = "installed"
     PUT = "put"
     MIXED = "mixed"
 
@@ -33,17 +34,23 @@ _FOR_TWO_WORKERS = ("get-4KiB", "get-64KiB", "put-64KiB-64")
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of request, the size of the files it is about (for a range: of the range), how many connections."""
+    """A kind of request, the size of the files it is about (for a range: of the range), how many connections.
+
+    ``congestion`` is the TCP congestion control of those; "" is the kernel's own.
+    """
 
     kind: Kind
     size: int
     connections: int = CONNECTIONS
+    congestion: str = ""
 
     @property
     def name(self) -> str:
         """What it is called on the command line and in the tables."""
         base = f"{self.kind.value}-{size_text(self.size)}"
-        return f"{base}-{self.connections}" if self.kind is Kind.PUT else base
+        if self.kind is Kind.PUT:
+            base = f"{base}-{self.connections}"
+        return f"{base}-{self.congestion}" if self.congestion else base
 
     @property
     def file_size(self) -> int:
@@ -55,6 +62,11 @@ class Case:
         """Whether it writes."""
         return self.kind in (Kind.PUT, Kind.MIXED)
 
+    @property
+    def with_access_log(self) -> bool:
+        """Whether the server logs each request, as it does when it is installed and not tuned."""
+        return self.kind is Kind.INSTALLED
+
 
 def all_cases() -> list[Case]:
     """Return every case, in the order in which they are measured."""
@@ -63,6 +75,7 @@ def all_cases() -> list[Case]:
         Case(Kind.GET, HUGE, 4),
         *(Case(Kind.RANGE, MEDIUM), Case(Kind.HEAD, SMALL), Case(Kind.NOT_MODIFIED, SMALL)),
         *(Case(Kind.OPEN, size) for size in (SMALL, MEDIUM)),
+        *(Case(Kind.INSTALLED, size) for size in (SMALL, MEDIUM)),
         *(Case(Kind.COLD, size) for size in (MEDIUM, LARGE)),
         *(Case(Kind.PUT, size, count) for size in (SMALL, MEDIUM, LARGE) for count in (1, 16, 64)),
         Case(Kind.MIXED, MEDIUM),
@@ -72,6 +85,11 @@ def all_cases() -> list[Case]:
 def chosen(cases: Iterable[Case], patterns: Sequence[str]) -> list[Case]:
     """Return the cases whose name fits one of the patterns (``get-*``)."""
     return [case for case in cases if any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+
+
+def under_each(cases: Iterable[Case], congestion: Sequence[str]) -> list[Case]:
+    """Return the cases, those that only read once for each congestion control; all as they are if there is none."""
+    return [replace(case, congestion=name) for case in cases for name in ([""] if case.writes else congestion or [""])]
 
 
 def for_workers(cases: Sequence[Case], workers: int) -> list[Case]:

@@ -1,4 +1,4 @@
-"""Those who are measured: each peer as it runs now, and the raw writes that no server can beat."""
+"""Those who are measured: each peer as it runs now, and the raw writes that servers are held against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import psutil
@@ -24,13 +24,34 @@ from scripts.peers.processes import CHECKOUT, cpu_seconds, pinned
 from scripts.peers.work import Ask, Done, Work
 from stat7store.errors import Unavailable
 
-RAW = "raw writes"
-RAW_REMARK = "no server: files hashed, written, and one sync of the filesystem for as many as there are connections"
 _OPEN_CONNECTIONS = 64
 _OPEN_S = 2.0  # enough requests for a p99, at any rate worth one
 _READ_AGAIN_S = 60.0
 _HUGE_S = 4  # a slow peer answers but a few in that time
 _WRITTEN_SHARE = 0.3
+
+
+class Floor(NamedTuple):
+    """A program that writes files as durably as a server does, without one."""
+
+    name: str
+    module: str
+    remark: str
+
+
+FLOORS = (
+    Floor(
+        "raw writes",
+        "scripts.peers.raw_writes",
+        "no server: files hashed, written, and one sync of the filesystem for as many as there are connections",
+    ),
+    Floor(
+        "raw ordered writes",
+        "scripts.peers.ordered_writes",
+        "no server: a thread for each connection makes the syncs of one upload to stat7, one after the other and "
+        "shared with nobody: file, folder, the catalog's pages, the catalog's first page",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,7 @@ class Served:
         cpu = cpu_seconds(self._processes)
         done = self._load(case, seconds)
         busy = (cpu_seconds(self._processes) - cpu) / done.seconds
-        if case.writes:
+        if case.writes or case.with_access_log:
             os.sync()  # what this one did not sync must not be written while the next is measured
         return Found(done, busy, self._rate if case.kind is Kind.OPEN else 0.0)
 
@@ -121,7 +142,7 @@ class Served:
                     os.close(file)
 
     def _load(self, case: Case, seconds: float) -> Done:
-        if case.kind in (Kind.GET, Kind.RANGE, Kind.NOT_MODIFIED):
+        if case.kind in (Kind.GET, Kind.INSTALLED, Kind.RANGE, Kind.NOT_MODIFIED):
             least = _HUGE_S if case.size == HUGE else 1
             return wrk(self._asks, self._port, case.connections, max(round(seconds), least), self._core)
         if case.kind is Kind.OPEN:
@@ -142,12 +163,11 @@ class Served:
 
 
 class RawWrites:
-    """The floor of durable writes, on the server's core."""
+    """A floor of durable writes, on the server's core."""
 
-    name = RAW
-
-    def __init__(self, folder: Path, core: int) -> None:
-        self._folder, self._core = folder, core
+    def __init__(self, floor: Floor, folder: Path, core: int) -> None:
+        self.name = floor.name
+        self._module, self._folder, self._core = floor.module, folder, core
 
     def takes(self, case: Case) -> bool:
         return case.kind is Kind.PUT
@@ -159,14 +179,14 @@ class RawWrites:
         folder = self._folder / f"raw-{time.monotonic_ns()}"
         arguments = [str(folder), str(case.size), str(case.connections), str(seconds)]
         done = subprocess.run(
-            pinned([sys.executable, "-m", "scripts.peers.raw_writes", *arguments], [self._core]),
+            pinned([sys.executable, "-m", self._module, *arguments], [self._core]),
             cwd=CHECKOUT,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             capture_output=True,
             check=False,
         )
         if done.returncode != 0:
-            raise Unavailable(f"raw writes broke: {done.stderr.decode(errors='replace').strip()[-500:]}")
+            raise Unavailable(f"{self.name} broke: {done.stderr.decode(errors='replace').strip()[-500:]}")
         os.sync()
         found = msgspec.json.decode(done.stdout, type=Done)
         busy = found.client_cpu_s / found.seconds

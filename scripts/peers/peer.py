@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 import psutil
 
@@ -59,3 +59,11 @@ class Peer(Protocol):
 
     def blobs(self, folder: Path) -> Path | None:
         """Return where its files' bytes lie, so that they can be dropped from the page cache; None if they cannot."""
+
+
+@runtime_checkable
+class SupportsAccessLog(Protocol):
+    """A peer that can log each request, as it does where it is installed and nobody has turned that off."""
+
+    def with_access_log(self) -> Self:
+        """Return the same server, which may run on the same folder, with its access log in there."""

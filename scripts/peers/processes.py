@@ -17,6 +17,9 @@ import psutil
 from stat7store.errors import Unavailable
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 10_000
+_PORTS_APART = 37  # of two processes whose ids follow each other
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 
@@ -27,11 +30,27 @@ def pinned(command: Sequence[str], cores: Sequence[int]) -> list[str]:
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nothing uses now, and that no other call returns as long as this process runs.
+
+    It is outside of the range that the kernel takes the ports of outgoing connections from. Processes agree by names
+    of Unix sockets in the abstract namespace, which leave no files, and are as far apart as their networks are. Raises
+    ``Unavailable`` if there is none.
+    """
+    ports = server_ports(*map(int, _OUTGOING.read_text().split()))
+    start = os.getpid() * _PORTS_APART % len(ports)
+    for port in ports[start:] + ports[:start]:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as claim, socket.socket() as probe:
+            claim.bind(f"\0stat7-port-{port}")
+            probe.bind(("127.0.0.1", port))
+            claim.detach()  # open until this process ends: the port is its own
+            return port
+    raise Unavailable("no TCP port is free")
+
+
+def server_ports(low: int, high: int) -> list[int]:
+    """Return the ports outside of a range, the lower first; all that there are if it leaves none."""
+    every = range(_FIRST_PORT, 65536)
+    return [port for port in every if not low <= port <= high] or list(every)
 
 
 def listens(port: int) -> bool:

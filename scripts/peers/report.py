@@ -32,6 +32,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     ``per_cpu_s``: right answers for each second of the server's CPU, which is what neighbours on the machine
     change least. ``server_cpu`` and ``client_cpu``: cores that were busy, the median of the rounds. ``rate``:
     in an open loop, the requests that were due a second; else 0. ``tails``: what such a loop tells besides, by round.
+    ``congestion``: the TCP congestion control that the case's name ends with; "" for the kernel's own.
     """
 
     case: str
@@ -44,9 +45,22 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu: float
     client_cpu: float
     rate: float = 0.0
+    congestion: str = ""
     tails: list[Tail] = []
     errors: int = 0
     error: str = ""
+
+    @property
+    def server_us(self) -> float:
+        """CPU time of the server for an answer, in microseconds, the median of the rounds; 0 if none was seen."""
+        per_cpu_s = statistics.median(self.per_cpu_s)
+        return 1e6 / per_cpu_s if per_cpu_s else 0.0
+
+    @property
+    def client_us(self) -> float:
+        """CPU time of the client for an answer, in microseconds."""
+        per_second = statistics.median(self.per_second)
+        return self.client_cpu * 1e6 / per_second if per_second else 0.0
 
     @property
     def late_p99_ms(self) -> float:

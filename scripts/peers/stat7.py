@@ -6,9 +6,10 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -36,10 +37,17 @@ class Stat7:
     without: str = ""
     entries: int = 0
     durable: bool = True
-    remark: str = "one sync of the filesystem for all uploads that wait; every retrieval timed, stage by stage"
+    remark: str = (
+        "one sync of the filesystem for all uploads that wait; every retrieval timed, stage by stage; "
+        "no access log (installed: JSON to a file, as by default)"
+    )
     path: str = "/v1/files/{address}"
     writing: Writing | None = _WRITING
     most_written: int = MOST_WRITTEN
+    access_log: bool = False
+
+    def with_access_log(self) -> Self:
+        return replace(self, access_log=True)
 
     def missing(self) -> str | None:
         if self.without and self.without not in Settings.model_fields:
@@ -61,7 +69,8 @@ class Stat7:
         self, folder: Path, port: int, workers: int, cores: Sequence[int]
     ) -> AbstractContextManager[list[psutil.Process]]:
         flags = [f"--data={folder / 'data'}", f"--workers={workers}", f"--port={port}"]
-        flags += ["--no-access-log", "--log-level=warning"]  # as of all others
+        if not self.access_log:
+            flags += ["--no-access-log", "--log-level=warning"]  # as of all others
         if self.without:
             flags.append(f"--no-{self.without.replace('_', '-')}")
         return running(

@@ -21,13 +21,15 @@ with it, was compared byte for byte with what was stored before anything was mea
 dropped from the page cache (`posix_fadvise`), then each was read once. Closed loops but for `open`: there requests are
 due at a fixed rate, evenly spaced, half of what wrk's closed loop had just come to, for at least 2 s a round, and
 latency counts from when they were due; their client never sleeps, so that its CPU tells nothing, but its own lateness
-does. A round of writes ends early when it has written {most} (RADOS Gateway: 32). Where a peer erred, the last table
-says so, and it has no ratio."""
+does. Installed: GETs with the server's access log on, written to a file on the same disk; all others have none. CPU µs:
+CPU time of the processes for each answer; what the kernel sends from timers and interrupts, as it does under bbr, is
+charged to no process and so is in no figure of CPU. A round of writes ends early when it has written {most} (RADOS
+Gateway: 32). Where a peer erred, the last table says so, and it has no ratio."""
 
 
 def terminal(found: Comparison) -> Table:
     """Return everything that was measured, one row for each case and peer."""
-    shown = Table(title="CPU in cores; ! the client was the limit", show_lines=False)
+    shown = Table(title="server, client: busy cores; ! the client was the limit", show_lines=False)
     for name in _columns(found):
         shown.add_column(name, justify="left" if name in ("case", "peer", "") else "right")
     for row in _rows(found):
@@ -50,7 +52,7 @@ def markdown(found: Comparison) -> str:
             _ratio_table(found, _cell),
             "The same of answers for each second of the server's CPU, which neighbours on the machine change least:",
             _ratio_table(found, _cpu_cell),
-            "All of it; CPU in cores, ! where the client was the limit (open: half of p99 its own lateness):",
+            "All of it; server, client: busy cores, ! where the client was the limit (open: half of p99 its lateness):",
             table(_columns(found), _rows(found)),
             *(f"{note}." for note in found.notes),
             *(f"Left out: {line}." for line in (*found.left_out, *found.broken)),
@@ -68,12 +70,14 @@ def charts(found: Comparison) -> list[tuple[str, str]]:
     """Return the charts: GETs by size, PUTs by connections. None for a single point."""
     cases = {case.name: case for case in all_cases()}
     drawn = []
-    gets = _series(found, cases, lambda case: case.size if case.kind is Kind.GET else None)
-    if gets:
-        ticks = [(float(size), size_text(size)) for size in sorted({int(x) for line in gets.values() for x, _ in line})]
-        drawn.append(
-            ("get", lines("GET, hot", gets, x_name="size", y_name="requests/s", x_ticks=ticks, logarithmic_x=True))
-        )
+    for congestion in dict.fromkeys(each.congestion for each in found.measurements):
+        gets = _series(found, cases, _size_of_gets, congestion)
+        if gets:
+            name, title = (f"get-{congestion}", f"GET, hot, {congestion}") if congestion else ("get", "GET, hot")
+            sizes = sorted({int(x) for line in gets.values() for x, _ in line})
+            ticks = [(float(size), size_text(size)) for size in sizes]
+            drawing = lines(title, gets, x_name="size", y_name="requests/s", x_ticks=ticks, logarithmic_x=True)
+            drawn.append((name, drawing))
     for size in sorted({case.size for case in cases.values() if case.kind is Kind.PUT}):
         puts = _series(found, cases, partial(_connections, size))
         if puts:
@@ -83,17 +87,24 @@ def charts(found: Comparison) -> list[tuple[str, str]]:
     return drawn
 
 
+def _size_of_gets(case: Case) -> int | None:
+    return case.size if case.kind is Kind.GET else None
+
+
 def _connections(size: int, case: Case) -> int | None:
     return case.connections if case.kind is Kind.PUT and case.size == size else None
 
 
 def _series(
-    found: Comparison, cases: Mapping[str, Case], place: Callable[[Case], int | None]
+    found: Comparison, cases: Mapping[str, Case], place: Callable[[Case], int | None], congestion: str = ""
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return each peer's medians with one worker by where its case stands; nothing if that is one point."""
+    """Return each peer's medians with one worker by where its case stands; nothing if that is one point.
+
+    Only what was measured under that congestion control counts.
+    """
     series: dict[str, list[tuple[float, float]]] = {}
     for each in found.measurements:
-        at = place(cases[each.case])
+        at = place(cases[each.case.removesuffix(f"-{congestion}")]) if each.congestion == congestion else None
         if at is not None and each.workers == 1:
             series.setdefault(each.peer, []).append((at, statistics.median(each.per_second)))
     return series if any(len(line) > 1 for line in series.values()) else {}
@@ -101,8 +112,9 @@ def _series(
 
 def _columns(found: Comparison) -> list[str]:
     times = f"{found.base} / it"
-    measured = ["per second", "from–to", times, "from–to", "per CPU s", times, "p50 ms", "p99 ms", "server", "client"]
-    return ["case", "peer", *measured, ""]
+    rates = ["per second", "from–to", times, "from–to"]
+    spent = ["server CPU µs", times, "client CPU µs"]
+    return ["case", "peer", *rates, *spent, "p50 ms", "p99 ms", "server", "client", ""]
 
 
 def _rows(found: Comparison) -> Iterator[list[str]]:
@@ -116,8 +128,9 @@ def _rows(found: Comparison) -> Iterator[list[str]]:
             _span(_number, each.per_second),
             f"{ratio.median:.2f}" if ratio else "",
             f"{ratio.low:.2f}–{ratio.high:.2f}" if ratio else "",
-            _number(statistics.median(each.per_cpu_s)),
+            _number(each.server_us),
             f"{ratio.by_cpu:.2f}" if ratio else "",
+            "–" if each.rate else _number(each.client_us),
             f"{statistics.median(each.p50_ms):.3g}",
             f"{statistics.median(each.p99_ms):.3g}",
             f"{each.server_cpu:.2f}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import random
 import secrets
 import shutil
@@ -27,9 +26,10 @@ from stat7store.latency import dataset, serving
 from stat7store.latency.choosing import EACH, UNIFORM, Target, chosen, part_of
 from stat7store.latency.cold import evict
 from stat7store.latency.load import Load
+from stat7store.latency.machine import this_machine
 from stat7store.latency.ranges import check_ranges
 from stat7store.latency.recording import Recording
-from stat7store.latency.report import Machine, Report, Run, Usage
+from stat7store.latency.report import Report, Run, Usage
 from stat7store.latency.wire import Exchange
 from stat7store.timing import Timing
 
@@ -130,7 +130,7 @@ class LatencyTest:
             version=version("stat7store"),
             made_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             command=plan.command,
-            machine=machine(),
+            machine=this_machine(),
             server=plan.server or f"started for the test, {plan.workers or len(os.sched_getaffinity(0))} workers",
             built=self._built,
             runs=self._runs,
@@ -331,22 +331,6 @@ class LatencyTest:
                 break
             await asyncio.sleep(_PAUSE_S)
         return found
-
-
-def machine() -> Machine:
-    """Return what this machine is."""
-    processor = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
-    return Machine(
-        system=f"{platform.system()} {platform.release().partition('-')[0]}",
-        processor=processor or platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        python=platform.python_version(),
-    )
 
 
 def _folder(plan: Plan) -> AbstractContextManager[Path | None]:

@@ -8,15 +8,18 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import psutil
@@ -24,27 +27,33 @@ import pytest
 from PIL import Image
 
 from scripts.compare_peers import main, parser, plan_of
-from scripts.peers.cases import QUICK_FILES, Case, all_cases, chosen
+from scripts.peers import ordered_writes
+from scripts.peers.cases import MEDIUM, QUICK_FILES, SMALL, Case, Kind, all_cases, chosen, under_each
 from scripts.peers.compare import Plan, compare
-from scripts.peers.contest import Found, RawWrites
+from scripts.peers.contest import FLOORS, Found, RawWrites
 from scripts.peers.files import KIB, MIB, files_of, shape_of
 from scripts.peers.generator import Load
+from scripts.peers.nginx import Nginx
 from scripts.peers.open_loop import open_loop, program
-from scripts.peers.peer import Peer
-from scripts.peers.processes import free_port
+from scripts.peers.peer import ADDRESS, Peer
+from scripts.peers.processes import free_port, server_ports
 from scripts.peers.raw_writes import write
 from scripts.peers.report import About, Comparison, Measurement, ratios_of
+from scripts.peers.stat7 import Stat7
 from scripts.peers.tables import charts, markdown, write_results
-from scripts.peers.verify import WrongAnswer, verify
+from scripts.peers.verify import WrongAnswer, load, verify
 from scripts.peers.work import Ask, Done, Tail, Work, Writes, Writing, head
-from stat7store.errors import Unavailable
+from stat7store.errors import Malformed, Unavailable
+from stat7store.latency import machine
 from stat7store.latency.report import Machine
 from stat7store.media.sniff import sniff
 from tests.house.project import ROOT, plain_environment
 from tests.scripts.fake_peer import FakePeer
 
 SCRIPT = ROOT / "scripts" / "compare_peers.py"
-CORE = max(os.sched_getaffinity(0))
+SERVER_CORE, CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
+PATIENCE_S = 120.0  # on a busy machine; what comes sooner is not waited for
+TRIES = 3
 
 
 def silent(line: str) -> None:
@@ -55,7 +64,7 @@ def silent(line: str) -> None:
 def served(peer: FakePeer, folder: Path) -> Iterator[int]:
     """The port at which a peer runs."""
     port = free_port()
-    with peer.serving(folder, port, 1, [0]):
+    with peer.serving(folder, port, 1, [SERVER_CORE]):
         yield port
 
 
@@ -75,7 +84,7 @@ def begun(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Return as soon as something is so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -91,6 +100,23 @@ def those_using(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@dataclass
+class LoggingPeer(FakePeer):
+    """A peer that can have an access log; ``ran`` has for each start whether it had."""
+
+    access_log: bool = False
+    ran: list[bool] = field(default_factory=list)
+
+    def with_access_log(self) -> Self:
+        return replace(self, access_log=True)
+
+    @contextmanager
+    def serving(self, folder: Path, port: int, workers: int, cores: Sequence[int]) -> Iterator[list[psutil.Process]]:
+        self.ran.append(self.access_log)
+        with super().serving(folder, port, workers, cores) as processes:
+            yield processes
 
 
 def plan(peers: Sequence[Peer], samples: Path, folder: Path, *patterns: str) -> Plan:
@@ -113,28 +139,31 @@ def test_all_of_it_tiny(samples: Path, tmp_path: Path) -> None:
     folder, written, results = tmp_path / "folder", tmp_path / "found.json", tmp_path / "results.md"
     folder.mkdir()
     flags = ["--quick", f"--folder={folder}", f"--json={written}", f"--results={results}", f"--samples={samples}"]
-    with begun(*flags) as script:
-        output, said = script.communicate()
-    assert script.returncode == 0, said
-    found = msgspec.json.decode(written.read_bytes(), type=Comparison)
+    for _ in range(TRIES):  # a neighbour may hold up a server for a whole round
+        with begun(*flags) as script:
+            output, said = script.communicate()
+        assert script.returncode == 0, said
+        found = msgspec.json.decode(written.read_bytes(), type=Comparison)
+        if all(min(each.per_second) > 0 for each in found.measurements):
+            break
     assert json.loads(written.read_text())["format"] == 1
     measured = {(each.case, each.peer) for each in found.measurements}
     cases = [case.name for case in plan_of_quick(samples).cases]
     assert measured >= set(itertools.product(cases, ("stat7", "nginx")))
-    assert ("put-4KiB-16", "raw writes") in measured
+    assert {("put-4KiB-16", "raw writes"), ("put-4KiB-16", "raw ordered writes")} <= measured
     for each in found.measurements:
         assert (each.errors, len(each.per_second)) == (0, 1), each
         assert each.per_second[0] > 0
         assert 0 < each.p50_ms[0] <= each.p99_ms[0]
         assert (each.rate > 0) == each.case.startswith("open-") == bool(each.tails)
     loaded = sum(QUICK_FILES[size] for size in {case.file_size for case in plan_of_quick(samples).cases})
-    assert [about.verified for about in found.peers] == [loaded, loaded, 0]
+    assert [about.verified for about in found.peers] == [loaded, loaded, 0, 0]
     assert not found.left_out
-    assert {ratio.peer for ratio in found.ratios} == {"nginx", "raw writes"}
+    assert {ratio.peer for ratio in found.ratios} == {"nginx", "raw writes", "raw ordered writes"}
     assert "put-4KiB-16" in output
     assert "| put-4KiB-16 | raw writes |" in results.read_text()
     assert not list(folder.iterdir())
-    assert not those_using(folder)
+    wait_until(lambda: not those_using(folder))
 
 
 def plan_of_quick(samples: Path) -> Plan:
@@ -153,7 +182,7 @@ def test_interrupted(samples: Path, tmp_path: Path, told: signal.Signals) -> Non
         script.send_signal(told)
         script.communicate()
     assert script.returncode == 130
-    assert not those_using(tmp_path)
+    wait_until(lambda: not those_using(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -188,6 +217,7 @@ def test_a_peer_leaves_out_what_it_cannot(samples: Path, tmp_path: Path) -> None
     assert [(each.case, each.peer) for each in found.measurements] == [
         ("put-4KiB-1", "fake"),
         ("put-4KiB-1", "raw writes"),
+        ("put-4KiB-1", "raw ordered writes"),
     ]
 
 
@@ -270,10 +300,13 @@ def test_waiting_counts_in_an_open_loop(tmp_path: Path, connections: int) -> Non
     """While a server stalls, requests go on being due: none is skipped, and the time they waited counts, with a
     connection or without. It is not taken for the client's own.
     """
-    peer = FakePeer(stall_s=1.2, files={"a": b"x"})
-    with served(peer, tmp_path) as port:
-        done = open_loop([Ask(head("GET", "/a", port), 200, 1)], port, connections, 1.0, 100.0, CORE)
-    assert (done.requests, done.errors, done.error) == (125, 0, "")
+    for _ in range(TRIES):  # a neighbour may hold up the client itself
+        with served(FakePeer(stall_s=1.2, files={"a": b"x"}), tmp_path) as port:
+            done = open_loop([Ask(head("GET", "/a", port), 200, 1)], port, connections, 1.0, 100.0, CORE)
+        assert (done.requests, done.errors, done.error) == (125, 0, "")
+        assert done.tail is not None
+        if done.tail.late_p99_ms < done.tail.max_ms / 2:
+            break
     assert done.tail is not None
     assert done.p50_ms > 100  # all that were due while the server stalled, not only those that it held up
     assert done.tail.max_ms > 700
@@ -286,14 +319,14 @@ def test_a_client_that_stalls_says_so(tmp_path: Path) -> None:
     peer = FakePeer(files={"a": b"x"})
     with served(peer, tmp_path) as port, ThreadPoolExecutor(1) as thread:
         asks = [Ask(head("GET", "/a", port), 200, 1)]
-        doing = thread.submit(open_loop, asks, port, 2, 1.5, 300.0, CORE)  # more are due than could be sent
+        doing = thread.submit(open_loop, asks, port, 2, 5.0, 300.0, CORE)  # more are due than could be sent
         wait_until(lambda: peer.asked > 0)
         (client,) = (each for each in psutil.Process().children() if each.name() == "open_loop")
         client.suspend()
         time.sleep(0.8)
         client.resume()
         done = doing.result()
-    assert (done.requests, done.errors) == (525, 0)
+    assert (done.requests, done.errors) == (1575, 0)
     assert done.tail is not None
     assert done.tail.late_p99_ms > 300
 
@@ -324,8 +357,9 @@ def test_an_open_loop_ends_with_its_last_connection(tmp_path: Path) -> None:
 
 def test_an_open_loop_needs_a_server() -> None:
     """Where nothing listens, the client says so."""
-    with pytest.raises(Unavailable, match="connecting: Connection refused"):
-        open_loop([Ask(b"", 200, 0)], free_port(), 1, 1.0, 1.0, CORE)
+    with socket.socket() as silent_one, pytest.raises(Unavailable, match="connecting: Connection refused"):
+        silent_one.bind(("127.0.0.1", 0))  # nobody else can listen there meanwhile
+        open_loop([Ask(b"", 200, 0)], silent_one.getsockname()[1], 1, 1.0, 1.0, CORE)
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
@@ -372,6 +406,183 @@ def test_raw_writes(tmp_path: Path) -> None:
     assert done.requests == len(files) > 0
     assert len(files) % 8 == 0
     assert {path.stat().st_size for path in files} == {4 * KIB}
+
+
+def test_ordered_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread makes the syncs of one upload in the store's order; all files are whole and have their hash."""
+    calls: list[str] = []
+
+    def noted(name: str) -> None:
+        call = getattr(os, name)
+
+        def called(*given: object, **named: object) -> object:
+            calls.append(name)
+            return call(*given, **named)
+
+        monkeypatch.setattr(os, name, called)
+
+    root = tmp_path / "raw"
+    for name in ("write", "fsync", "link", "fdatasync", "pwrite"):
+        noted(name)
+    done = ordered_writes.write(root, 4 * KIB, 1, 0.05)
+    one = ["write", "fsync", "link", "fsync", *["pwrite"] * 11, "fdatasync", "pwrite"]
+    assert calls == ["fsync", *one * done.requests]  # first the empty catalog
+    done = ordered_writes.write(tmp_path / "more", 4 * KIB, 4, 0.05)
+    files = [path for path in (tmp_path / "more").glob("??/*") if path.is_file()]
+    assert done.requests == len(files) >= 4
+    assert all(path.name == hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    assert {path.stat().st_size for path in files} == {4 * KIB}
+
+
+@pytest.mark.real
+def test_the_ordered_floor_syncs_as_the_store_does(samples: Path, tmp_path: Path) -> None:
+    """One upload that has the store to itself makes the syncs of the floor, in the same order."""
+    peer, port, trace = Stat7(), free_port(), tmp_path / "trace"
+    first, second = files_of(shape_of(4 * KIB, samples), 2)
+    wanted = "--trace=fsync,fdatasync,syncfs,linkat,pwrite64"
+    peer.lay(tmp_path / "store", [])
+    with peer.serving(tmp_path / "store", port, 1, [SERVER_CORE]) as (server,):
+        load(peer, port, [first])
+        processes = [f"--attach={child.pid}" for child in server.children(recursive=True)]
+        command = ["strace", "-f", f"--output={trace}", wanted, *processes]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracing:
+            assert tracing.stderr is not None
+            for _ in processes:
+                assert "attached" in next(line for line in tracing.stderr if "attached" in line)
+            load(peer, port, [second])
+            tracing.terminate()
+            tracing.communicate()
+    calls = [line for line in trace.read_text().splitlines() if ", 4096, " not in line]  # without the catalog's pages
+    made = [re.sub(r"^\d+ +(\w+)\(.*", r"\1", call) for call in calls]
+    assert made == ["fsync", "linkat", "fsync", "fdatasync", "pwrite64"]
+
+
+def test_ports(tmp_path: Path) -> None:
+    """No port is given twice, by no process, and none is of those that outgoing connections take."""
+    code = "from scripts.peers.processes import free_port; print(*(free_port() for _ in range(50))); input()"
+    command = [sys.executable, "-c", code]
+    environment = plain_environment(PYTHONPATH=str(ROOT))
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports: list[int] = []
+    with ExitStack() as stack:
+        for _ in range(3):
+            one = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            stack.enter_context(one)
+            assert one.stdout is not None
+            ports += map(int, one.stdout.readline().split())
+    assert len(set(ports)) == len(ports) == 150
+    assert not [port for port in ports if low <= port <= high]
+    assert server_ports(20_000, 60_999) == [*range(10_000, 20_000), *range(61_000, 65_536)]
+    assert server_ports(1024, 65_535) == list(range(10_000, 65_536))  # better one of those than none
+
+
+@pytest.mark.real
+def test_which_servers_log(samples: Path, tmp_path: Path) -> None:
+    """Installed cases are asked of those that can log, with that on, on the same folder, after all others; each
+    peer is told of once.
+    """
+    quiet, logging = FakePeer("quiet"), LoggingPeer("logging")
+    found = compare(plan([logging, quiet], samples, tmp_path, "installed-4KiB", "get-4KiB"), silent)
+    assert logging.ran == [False, True]
+    assert [(each.case, each.peer) for each in found.measurements] == [
+        ("get-4KiB", "logging"),
+        ("get-4KiB", "quiet"),
+        ("installed-4KiB", "logging"),
+    ]
+    assert [about.name for about in found.peers] == ["logging", "quiet"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("quiet", "log"), [(Stat7(), "server.log"), (Nginx(), "access.log")])
+def test_access_logs(quiet: Stat7 | Nginx, log: str, samples: Path, tmp_path: Path) -> None:
+    """The servers log every request where they are asked as installed, and none where they are not."""
+    files = files_of(shape_of(4 * KIB, samples), 3)
+    quiet.lay(tmp_path / "store", files)
+    for peer in (quiet, quiet.with_access_log()):
+        port = free_port()
+        with peer.serving(tmp_path / "store", port, 1, [SERVER_CORE]):
+            load(peer, port, files)
+            verify(peer, port, files)
+        path = tmp_path / "store" / log
+        told = path.read_text() if path.exists() else ""
+        for file in files:
+            assert (peer.path.replace(ADDRESS, file.address) in told) == peer.access_log
+
+
+def test_cases_under_each_congestion_control() -> None:
+    """What only reads is measured under each; what writes once, under the kernel's own."""
+    cases = [Case(Kind.GET, SMALL), Case(Kind.PUT, MEDIUM)]
+    assert [case.name for case in under_each(cases, ["cubic", "bbr"])] == [
+        "get-4KiB-cubic",
+        "get-4KiB-bbr",
+        "put-64KiB-16",
+    ]
+    assert under_each(cases, []) == cases
+
+
+@pytest.mark.real
+def test_congestion_control_in_an_own_network() -> None:
+    """New connections have the congestion control that was asked for, and the machine's setting stays as it is.
+
+    Who may have no network of their own is told so.
+    """
+    code = (
+        "from scripts.peers.congestion import *\n"
+        "enter_own_network(['reno'])\n"
+        "for name in ('reno', ''):\n"
+        "    use_congestion(name)\n"
+        "    print(*congestion_of_connections())"
+    )
+    before = machine.congestion_control()
+    environment = plain_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert machine.congestion_control() == before
+    if os.geteuid() == 0:
+        assert done.stdout.split() == ["reno", "reno", before, before], done.stderr
+    else:
+        assert "--congestion needs a network namespace" in done.stderr
+
+
+def test_an_unknown_congestion_control(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is bad usage, and the message says which the kernel has."""
+    assert main(["--peers=stat7", "--cases=get-4KiB", "--congestion=reno,slow"]) == 2
+    assert "this kernel has no congestion control slow ready; it has" in capsys.readouterr().err
+
+
+def test_a_comparison_goes_on(samples: Path, tmp_path: Path) -> None:
+    """What was measured before an interruption is kept and not measured again; another command is refused."""
+    kept, folder = tmp_path / "kept.json", tmp_path / "folder"
+    folder.mkdir()
+    wanted = replace(plan([FakePeer()], samples, folder, "not-*", "put-4KiB-1", "put-4KiB-16"), kept=kept)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("put-4KiB-16, 1 workers, round 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(wanted, interrupt)
+    said: list[str] = []
+    found = compare(wanted, said.append)
+    assert not [line for line in said if line.startswith(("not", "put-4KiB-1,"))]
+    assert [(each.case, each.peer, len(each.per_second)) for each in found.measurements] == [
+        (case, peer, 2)
+        for case in ("put-4KiB-1", "put-4KiB-16")
+        for peer in ("fake", *(floor.name for floor in FLOORS))
+    ]
+    assert found.left_out == ["fake, not-modified-4KiB: it gives no entity tags"]
+    assert "Measured in 2 runs, one going on where the other was interrupted" in found.notes
+    with pytest.raises(Malformed, match="belongs to another command, `test`"):
+        compare(replace(wanted, command="other"), silent)
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["kept.json"]
+
+
+def test_one_place_tells_the_machine() -> None:
+    """Sections of results name the congestion control, and no script asks elsewhere what machine this is."""
+    assert machine.this_machine().system.endswith(f", TCP {machine.congestion_control()}")
+    asking = [path.name for path in (ROOT / "scripts").rglob("*.py") if "Machine(" in path.read_text()]
+    assert not asking
 
 
 def measurement(
@@ -440,10 +651,18 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "| nginx | 1 | no | no fsync |" in text
     assert "| get-4KiB | 2.00 (0.50–3.00) |" in text
     assert "0.99!" in text
+    assert "| get-4KiB | stat7 | 200 | 100–300 |  |  | 2,500 |  | 2,500 |" in text  # CPU µs of server and client
     assert "| 1.00 | 10 due a second; p99 is 3.0 times p50; p99 of what the client itself was late: 0.02 ms |" in text
     assert "| 1.00! | 20 due a second; p99 is 3.0 times p50; p99 of what the client itself was late: 1.6 ms |" in text
     assert "Left out: rgw: not there." in text
     assert [name for name, _ in charts(found)] == ["get"]
+    under_cubic = [
+        msgspec.structs.replace(each, case=f"{each.case}-cubic", congestion="cubic")
+        for each in FOUND
+        if each.case.startswith("get-")
+    ]
+    both = msgspec.structs.replace(found, measurements=[*FOUND, *under_cubic])
+    assert [name for name, _ in charts(both)] == ["get", "get-cubic"]
     write_results(found, tmp_path / "results.md", "peers")
     assert (tmp_path / "results" / "peers-get.svg").exists()
 
