@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stat7store.errors import Unavailable
+from storage.linux import filesystem_number
 
 PROBES = ".probe-"  # begins the names of files that are there for a moment only
 MOUNTS = Path("/proc/self/mountinfo")  # proc(5)
@@ -21,8 +22,16 @@ NETWORK_FILESYSTEMS = frozenset(
         "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "vboxsf",
         "fuse.ceph", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.mfs", "fuse.rclone",
         "fuse.s3fs", "fuse.seaweedfs", "fuse.sshfs", "fuse.vmhgfs-fuse",
+        "fuse of unknown kind",
     }
 )  # fmt: skip
+_NUMBERS = {  # statfs(2), linux/magic.h, and the sources of those that are not in Linux
+    0x01021997: "9p", 0x5346414F: "afs", 0x6B414653: "afs", 0x19830326: "beegfs", 0x00C36400: "ceph",
+    0x517B: "smbfs", 0xFE534D42: "cifs", 0xFF534D42: "cifs", 0x73757245: "coda", 0x01161970: "gfs2",
+    0x47504653: "gpfs", 0x0BD00BD0: "lustre", 0x564C: "ncpfs", 0x6969: "nfs", 0x7461636F: "ocfs2",
+    0x20030528: "orangefs", 0x786F4256: "vboxsf",
+    0x65735546: "fuse of unknown kind",
+}  # fmt: skip
 EARLIEST_MS = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 """This version did not exist before; a clock that says so is wrong."""
 _DAY_MS = 86_400_000
@@ -41,7 +50,11 @@ def check_footing(data: Path, *, network_filesystem: bool = False) -> None:
 
 
 def filesystem_of(path: Path, mounts: str) -> str:
-    """Return the type of the filesystem a path is on, by the lines of ``mountinfo``; empty if they do not tell."""
+    """Return the type of the filesystem a path is on, by the lines of ``mountinfo``.
+
+    Where they do not tell (in a chroot the mounts outside are not among them) it is the name of its number, or the
+    number itself if that is of no network filesystem. Empty if the path cannot be looked at.
+    """
     where = os.path.realpath(path)
     longest, kind = -1, ""
     for line in mounts.strip("\n").split("\n") if mounts else ():
@@ -50,7 +63,15 @@ def filesystem_of(path: Path, mounts: str) -> str:
         inside = where == point or where.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:  # the last of those at one point covers the others
             longest, kind = len(point), after.split()[0]
-    return kind
+    return kind or _numbered(where)
+
+
+def _numbered(path: str) -> str:
+    try:
+        number = filesystem_number(path)
+    except OSError:
+        return ""
+    return _NUMBERS.get(number, f"{number:#x}")
 
 
 def refuse_network(data: Path, mounts: str) -> None:

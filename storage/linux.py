@@ -99,6 +99,33 @@ class Linux:
         _raise_if_failed(self._sync_file_range(file, 0, 0, _WAIT_BEFORE), "sync_file_range")
 
 
+def filesystem_number(path: str) -> int:
+    """Return the number of the type of the filesystem that a path is on (``statfs``; linux/magic.h).
+
+    May raise ``OSError``.
+    """
+    facts = (ctypes.c_uint32 * 64)()  # larger than any struct statfs, which begins with the number
+    _raise_if_failed(ctypes.CDLL(None, use_errno=True)["statfs"](os.fsencode(path), facts), "statfs")
+    return int(facts[0])
+
+
+def is_begun_in_memory(file: int) -> bool:
+    """Whether the first page of a file is in the page cache (``mincore``).
+
+    To who neither owns the file nor may write it the kernel always says so. May raise ``OSError``, and ``ValueError``
+    for an empty file.
+    """
+    found = (ctypes.c_ubyte * 1)()
+    with mmap.mmap(file, 1, access=mmap.ACCESS_COPY) as mapped:  # only what is writable has an address for ctypes
+        address = ctypes.addressof(page := ctypes.c_char.from_buffer(mapped))
+        result = ctypes.CDLL(None, use_errno=True)["mincore"](
+            ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), found
+        )
+        del page  # or the mapping could not be closed
+    _raise_if_failed(result, "mincore")
+    return bool(found[0] & 1)
+
+
 def exchange(one: str, other: str) -> None:
     """Give two files or folders each other's name, at once (``renameat2`` with ``RENAME_EXCHANGE``)."""
     renameat2 = ctypes.CDLL(None, use_errno=True)["renameat2"]
@@ -165,6 +192,7 @@ def unavailable(error: OSError) -> BlobUnavailable:
 
 def unreadable(error: OSError) -> BlobUnavailable:
     """Return what to raise for ``error`` when a blob was to be read, with it as its cause."""
+    # protection: tell-unreadable-from-unavailable
     if error.errno not in _BROKEN:
         return unavailable(error)
     translated = BlobUnreadable(str(error))

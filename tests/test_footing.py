@@ -15,6 +15,8 @@ from stat7store.catalog.lmdb import LmdbCatalog
 from stat7store.errors import Unavailable
 from stat7store.folder import CATALOG, FILESYSTEM, FORMAT_FILE, Site, make_folder, read_facts
 from stat7store.footing import EARLIEST_MS, clock_complaint, filesystem_of, refuse_network
+from stat7store.footing import MOUNTS as MOUNTS_FILE
+from storage.linux import filesystem_number
 from tests.running import RunningServer
 
 DAY_MS = 86_400_000
@@ -59,8 +61,26 @@ def test_the_filesystem_of_a_folder_is_that_of_its_closest_mount(folder: str, ki
 
 
 def test_this_machines_own_mounts_can_be_read(tmp_path: Path) -> None:
-    """The kernel's own list names some filesystem for any folder."""
-    assert filesystem_of(tmp_path, Path("/proc/self/mountinfo").read_text())
+    """The kernel names some filesystem for any folder: by its list, or where that has not all mounts, by number."""
+    listed = os.fsdecode(MOUNTS_FILE.read_bytes()) if MOUNTS_FILE.exists() else ""
+    for mounts in (listed, ""):
+        assert filesystem_of(tmp_path, mounts)
+    told = subprocess.run(["stat", "-f", "-c", "%t", tmp_path], check=True, capture_output=True, text=True).stdout
+    assert filesystem_number(str(tmp_path)) == int(told, 16)
+    assert filesystem_of(tmp_path / "missing", "") == ""
+
+
+@pytest.mark.parametrize("mounts", ["", "22 27 0:21 / /proc rw - proc proc rw\n"])
+@pytest.mark.parametrize(("number", "kind"), [(0x6969, "nfs"), (0xFF534D42, "cifs"), (0x65735546, "fuse of unknown")])
+def test_network_filesystems_are_refused_where_mounts_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, number: int, kind: str
+) -> None:
+    """In a chroot, whose list lacks the mount that it is on, the filesystem's number tells."""
+    monkeypatch.setattr("stat7store.footing.filesystem_number", lambda path: number)
+    with pytest.raises(Unavailable, match=rf"network filesystem \({kind}"):
+        refuse_network(tmp_path, mounts)
+    monkeypatch.setattr("stat7store.footing.filesystem_number", lambda path: 0xEF53)  # ext4
+    refuse_network(tmp_path, mounts)
 
 
 def test_network_filesystems_are_refused_by_name() -> None:

@@ -31,6 +31,7 @@ from storage.cache import CachedBlobs
 from storage.file_reader import FileReader
 from storage.filesystem import FilesystemBlobs
 from tests.catalog.whole import raw
+from tests.disks import is_on_disk
 from tests.media import distinct_jpeg, sample
 from tests.storage.tracing import strace
 
@@ -323,17 +324,20 @@ def read_from_disk() -> int:
 
 async def test_it_reads_past_the_memory(data: Path) -> None:
     """Blobs that memory holds are fetched from the disk for all that: rot beneath would not show otherwise."""
+    if not is_on_disk(data):
+        pytest.skip("the temporary folder is in memory")
     size = sum(len(path.read_bytes()) for path in blobs_of(data))
-    for _ in range(20):  # until memory does hold them: others may want it just then
+    most = 0
+    for _ in range(20):  # others may want the memory just then, and a page in use stays in it: both are the kernel's
         before = read_from_disk()
         assert sum(len(path.read_bytes()) for path in blobs_of(data)) == size
-        if read_from_disk() - before < size:
-            break
-    else:
-        pytest.fail("memory never held them all")
-    before = read_from_disk()
-    await scrub(data)
-    assert read_from_disk() - before >= size
+        if read_from_disk() - before == 0:  # memory held them all
+            before = read_from_disk()
+            await scrub(data)
+            most = max(most, read_from_disk() - before)
+            if most >= size:
+                return
+    pytest.fail(f"at most {most} of {size} bytes that memory held were fetched from the disk")
 
 
 def test_an_interrupted_scrub_is_resumed(data: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stat7store.address import Address
 from stat7store.latency.serving import blob_paths
-from storage.linux import READ_ONLY, Linux
+from storage.linux import READ_ONLY, is_begun_in_memory
 
 _CHECKED = 500  # files that are looked at afterwards
 _WAITS_S = (0.02, 0.1, 0.3, 1.0)  # before the next try: a page that is being read, written or sent stays in memory
@@ -48,9 +48,12 @@ def _drop(path: Path) -> None:
 
 
 def _is_out(path: Path) -> bool:
-    """Whether the first page is not resident (mincore through the kernel's cachestat, Linux 6.5)."""
+    """Whether the first page is not resident; False if that cannot be told, so that nothing is called cold by mistake.
+
+    Asked by mincore, which every kernel has; cachestat came with Linux 6.5.
+    """
     file = os.open(path, READ_ONLY)
     try:
-        return not Linux().is_resident(file, 0, 1)
+        return not is_begun_in_memory(file)
     finally:
         os.close(file)

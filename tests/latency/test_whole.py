@@ -17,22 +17,18 @@ from playwright.sync_api import sync_playwright
 from stat7store.address import Address
 from stat7store.cli import main
 from stat7store.errors import Malformed
-from stat7store.footing import MOUNTS, filesystem_of
+from stat7store.folder import make_folder
 from stat7store.latency import LatencyTest, Plan, Report, Run
 from stat7store.latency.cold import evict
 from stat7store.latency.dataset import build_in_folder, image_maker, movie_maker
 from stat7store.latency.report import PARTS, TOTAL
 from stat7store.latency.serving import blob_paths
-from storage.linux import Linux
+from storage.linux import Linux, is_begun_in_memory
+from tests.disks import is_on_disk
 from tests.house.project import ROOT, plain_environment
 from tests.running import RunningServer
 
 CHROMIUM = "/usr/bin/chromium"
-
-
-def is_on_disk(path: Path) -> bool:
-    """Whether the page cache can give back what it has of a file: on a tmpfs nothing else has it."""
-    return filesystem_of(path, os.fsdecode(MOUNTS.read_bytes())) not in {"tmpfs", "ramfs"}
 
 
 async def carried_out(plan: Plan) -> Report:
@@ -109,9 +105,29 @@ async def test_files_leave_the_page_cache(samples: Path, tmp_path: Path) -> None
 
 
 def is_resident(path: Path) -> bool:
-    """Whether memory holds all of a file."""
+    """Whether memory holds the first page of a file."""
     with path.open("rb") as file:
-        return Linux().is_resident(file.fileno(), 0, path.stat().st_size)
+        return is_begun_in_memory(file.fileno())
+
+
+@pytest.mark.parametrize("knows_cachestat", [True, False])
+def test_what_is_in_memory_is_not_called_cold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_cachestat: bool
+) -> None:
+    """Files that nobody dropped do not count as out, also where the kernel lacks cachestat (before Linux 6.5)."""
+    if not knows_cachestat:
+        monkeypatch.setattr(Linux, "_lacking", lambda *_: None)
+    make_folder(tmp_path / "data")
+    path = tmp_path / "data" / "blobs" / "000" / f"{'0' * 64}.{'1' * 16}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(10_000))
+    monkeypatch.setattr("stat7store.latency.cold._drop", lambda path: None)
+    monkeypatch.setattr("stat7store.latency.cold._WAITS_S", ())
+    for _ in range(20):  # others may want the memory just then
+        path.read_bytes()
+        if (out := evict(tmp_path / "data", [Address.parse("0" * 64)])) == 0.0:
+            return
+    pytest.fail(f"{out:.0%} of what was just read counts as out")
 
 
 async def test_more_than_the_server_remembers(samples: Path, tmp_path: Path) -> None:

@@ -78,9 +78,12 @@ function browserTime(entries, started, total) {
   const entry = entries.find(({ startTime }) => startTime >= started - 1);
   if (!entry?.requestStart || !entry.responseEnd) return { waited: null, answered: null, received: null, total };
   return {
-    waited: entry.requestStart - entry.startTime,
-    answered: entry.responseStart - entry.requestStart,
-    received: entry.responseEnd - entry.responseStart,
-    total: entry.responseEnd - entry.startTime,
+    waited: between(entry.startTime, entry.requestStart),
+    answered: between(entry.requestStart, entry.responseStart),
+    received: between(entry.responseStart, entry.responseEnd),
+    total: between(entry.startTime, entry.responseEnd),
   };
 }
+
+/** The browser takes these moments in several processes, so one can come out before what it follows: that took no time. */
+const between = (from, to) => Math.max(0, to - from);
