@@ -53,6 +53,7 @@ class Keeper:
     @asynccontextmanager
     async def _intended(self, planned: Planned, spool: Spool, name: str) -> AsyncIterator[Place]:
         place = Place(planned.plan(name), self._backends.primary)
+        # protection: intent-before-bytes
         await self._catalog.intend(Intent(place, self._now(), self._owner))  # first: a crash leaves a trace
         try:
             with blob_errors():

@@ -68,6 +68,7 @@ async def check_backend(settings: Settings) -> None:
         blobs = await asyncio.to_thread(_open_blobs, _wanted(settings), settings)
         try:
             await blobs.check()
+            # protection: bucket-of-one-store
             if isinstance(blobs, Ownable):
                 await blobs.own(read_facts(settings.data).store)
         finally:
@@ -100,6 +101,7 @@ def own(data: Path) -> int:
     """
     held = os.open(data / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        # protection: one-server-per-folder
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(held)

@@ -212,6 +212,7 @@ def _opened(path: Path) -> LmdbCatalog | None:
 
 def _put_in_place(data: Path) -> Path | None:
     kept = has_catalog(data)
+    # protection: keep-every-old-catalog
     old = _unused(data / OLD_CATALOG)
     sync_folder(data / _NEW_CATALOG)
     # Under the name that the old one is to have: wherever this is cut short, both are there, and the next

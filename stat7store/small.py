@@ -62,6 +62,7 @@ class SmallFiles:
                     [(spool, files[number].record.address.hex()) for number, spool in spooled.items()]
                 )
             # last: what the catalog knows is durable
+            # protection: claim-small-file-until-known
             places = [Place(location, self._backend) for location in locations]
             added = self._catalog.add_each(
                 [_new_file(files[number], place) for number, place in zip(spooled, places, strict=True)]

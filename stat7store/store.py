@@ -190,10 +190,12 @@ class Store:
                 with blob_errors():
                     reader = await blobs.open(locator.location, span)
             except NotFound:
+                # protection: follow-moved-file
                 locator = await self._moved(address, locator)
                 continue
             finally:
                 clock.disk += now_ns() - begun
+            # protection: compare-size-when-opened
             if reader.size != locator.size:
                 reader.close()
                 raise Damaged(f"{reader.size} bytes are stored instead of {locator.size}; uploading again heals them")

@@ -43,6 +43,7 @@ class Sweeper:
                 if error is None:
                     gone.append(place)
                 elif isinstance(error, Stat7Error):
+                    # protection: garbage-queued-until-gone
                     failures.setdefault(place.backend, error)
                 else:
                     raise error
@@ -125,6 +126,7 @@ class Sweeper:
         except NotFound:
             return False
         except Damaged:  # an index entry that cannot be read may well point here
+            # protection: unreadable-entry-keeps-blob
             return True
 
     async def _delete(self, place: Place) -> None:

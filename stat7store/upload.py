@@ -113,6 +113,7 @@ class Upload:
             await self._hand_over()
             await self._absorbed()
         address = self._hasher.address()
+        # protection: compare-declared-address
         if self._expected is not None and address != self._expected:
             raise DigestMismatch(
                 "the bytes do not hash to the declared address; they were altered or cut on the way",
@@ -183,8 +184,10 @@ class Upload:
         blobs = await self._backends.of(locator.backend)
         try:
             with blob_errors():
+                # protection: heal-cut-or-marked
                 return not locator.damaged and await blobs.stat(locator.location) == locator.size
         except NotFound:
+            # protection: heal-missing
             return False
         except Unavailable as error:
             if isinstance(error.__cause__, BlobUnreadable):  # not even its inode: what has come now takes its place

@@ -157,6 +157,7 @@ class Verifier:
             kind, reason = problem
             self._tally.known += locator.damaged
             setattr(self._tally, kind, getattr(self._tally, kind) + 1)
+            # protection: mark-damaged
             await self._catalog.mark_damaged(row.address, locator.place)
             self._tell(Finding(kind, str(row.address), reason))
 
@@ -170,6 +171,7 @@ class Verifier:
         with blob_errors():
             try:
                 if isinstance(blobs, Forgetful):
+                    # protection: scrub-past-page-cache
                     await blobs.forget(locator.location)
                 found, size = await self._read(blobs, locator)
             except BlobMissing:
@@ -177,6 +179,7 @@ class Verifier:
             except BlobDamaged as error:
                 return "bad", str(error)
             except BlobUnreadable as error:
+                # protection: failing-disk-marks-nothing
                 await blobs.check()  # raises if the disk fails as a whole: that says nothing of this file
                 return "bad", f"the disk cannot read it: {error}"
         if size != locator.size:

@@ -199,6 +199,7 @@ class Fill:
             self.source = reader.source
             self.done = max(self.done, at)
             self._tell()
+        # protection: cache-keeps-right-blobs-only
         return at == size and sha256.hexdigest() == self._location.name
 
     def _tell(self) -> None:

@@ -53,6 +53,7 @@ class FileCommit:
             for new in batch:
                 with contextlib.suppress(OSError):  # what stays is an orphan, and swept as one
                     os.unlink(new.path, dir_fd=self._root)
+            # protection: fail-what-was-not-synced
             return [unavailable(error) for _ in batch]
         finally:
             for new in batch:
@@ -64,9 +65,11 @@ class FileCommit:
             for new in batch:
                 self._linux.start_writing(new.file, 0, 0)
         for new in batch:
+            # protection: sync-file
             os.fsync(new.file)
         for new in batch:
             self._link(new)
+        # protection: sync-folder-of-names
         for folder in _folders(new.path for new in batch):
             self._sync_folder(folder)
 
@@ -77,8 +80,10 @@ class FileCommit:
                 self._linux.check_written(new.file)
         for new in batch:
             self._link(new)
+        # protection: sync-filesystem
         self._linux.sync_filesystem(self._root)
         # A write that failed before an earlier sync of the filesystem was reported there, not here.
+        # protection: check-writes-after-shared-sync
         for new in batch:
             self._linux.check_written(new.file)
 
@@ -104,6 +109,7 @@ class FileCommit:
         folders = _folders(paths)
         try:
             if len(folders) <= _FEW:
+                # protection: sync-folder-after-delete
                 for folder in folders:
                     self._sync_folder(folder)
             else:

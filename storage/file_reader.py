@@ -85,6 +85,7 @@ class FileReader:
         while rest:
             done = os.preadv(self._file, [rest], start)
             if not done:
+                # protection: no-early-end-of-file
                 raise self._ended(start)
             rest = rest[done:]
             start += done

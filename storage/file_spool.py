@@ -52,6 +52,7 @@ class FileSpool:
     @classmethod
     def _nameless(cls, folder: str, linux: Linux, write_every: float) -> FileSpool:
         file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
+        # protection: lock-spool
         _lock(file)
         return cls(file, None, linux, write_every)
 

@@ -336,6 +336,7 @@ def _hand_over(spool: Spool, name: str) -> tuple[Location, int]:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"not 64 lowercase hex digits: {name!r}")
     spool = _of_this_kind(spool)
+    # protection: locations-used-once
     return Location(name, secrets.token_bytes(TOKEN_BYTES)), spool.hand_over()
 
 

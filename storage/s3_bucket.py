@@ -110,6 +110,7 @@ class S3Bucket:
         """Put a new object. The server compares the bytes with ``sha256``, keeps it, and refuses to overwrite."""
         with self._request():
             if self._conditional:
+                # protection: never-overwrite-object
                 self._client.put_object(
                     Bucket=self._bucket,
                     Key=key,

@@ -31,6 +31,7 @@ class Check:
     def take(self, data: bytes, *, last: bool) -> None:
         """Take the next bytes. Raises ``BlobDamaged`` at the last ones if the blob is not what it should be."""
         self._hash.update(data)
+        # protection: hash-body-from-s3
         if last and self._hash.hexdigest() != self._location.name:
             raise BlobDamaged(self._location, f"its SHA-256 is {self._hash.hexdigest()}")
 

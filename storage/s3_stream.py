@@ -89,6 +89,7 @@ class S3Stream:
         return data
 
     def _opened(self) -> Body:
+        # protection: go-on-with-same-object
         opened = self._requests.bucket.get(self._key, self._next, self._end, self.tag)
         if self.size >= 0:
             self._requests.counts.add("s3_resumed")

@@ -44,6 +44,7 @@ class S3Uploads:
         try:
             self._requests.call(lambda: self._bucket.put(key, data, sha256), until)
         except S3Failure as failure:
+            # protection: look-for-put-without-answer
             if not (failure.in_doubt and self._is_there(key, Found(spooled.size, sha256.hex()), until)):
                 raise
 

@@ -168,6 +168,7 @@ class Changes(Tables):
             return False
         try:
             if self.locator(bytes.fromhex(place.location.name)).place == place:
+                # protection: look-again-before-orphan
                 return False
         except NotFound:
             pass
@@ -379,11 +380,13 @@ class Changes(Tables):
 
     def _refuse_withdrawn(self, place: Place, *, intended: bool) -> None:
         # whoever withdrew the intent has deleted the blob, or is about to
+        # protection: fence-withdrawn-intent
         if intended and not self._take_intent(place):
             raise _swept(place)
 
     def _refuse_swept(self, place: Place, *, intended: bool) -> None:
         # its blob is about to be deleted, or is already
+        # protection: never-add-garbage
         if self.state.garbage and self.cursor(GARBAGE_PLACES).set_key(codec.encode_place(place)):
             raise _swept(place)
         self._refuse_withdrawn(place, intended=intended)

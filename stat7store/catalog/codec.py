@@ -73,6 +73,7 @@ def seal(key: bytes, body: bytes) -> bytes:
 def unseal(key: bytes, value: bytes, what: str) -> bytes:
     """Return the body that ``seal`` was given. Raises ``Damaged``, naming ``what``."""
     body = value[CHECKSUM_BYTES:]
+    # protection: record-checksum
     if value[:CHECKSUM_BYTES] != xxhash.xxh3_64_digest(key + body):
         raise Damaged(f"{what} in the catalog is damaged")
     return body
@@ -92,6 +93,7 @@ def _decode_locator(address: bytes, value: bytes, media_types: dict[int, str]) -
         number, size, code, backend, flags, token, checksum = _unpack_locator(value)
     except struct.error:
         checksum = None
+    # protection: locator-checksum
     if checksum != _xxh32(address + value[:_CHECKED]):
         raise Damaged("the locator in the catalog is damaged", address=address.hex())
     media_type = media_types.get(code)

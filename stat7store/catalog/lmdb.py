@@ -404,6 +404,7 @@ class LmdbCatalog:
         except lmdb.Error as error:
             refusal = self._unavailable(error)
             refusal.__cause__ = error
+            # protection: reopen-catalog-after-failed-commit
             self._reopen()
             return [refusal] * len(jobs)
 
@@ -426,6 +427,7 @@ class LmdbCatalog:
         while True:
             try:
                 self._path.mkdir(mode=0o700, exist_ok=True)
+                # protection: sync-catalog
                 self._environment = lmdb.open(
                     str(self._path),
                     map_size=self._map_size,

@@ -239,6 +239,7 @@ class Tables:
     def queue(self) -> Iterator[tuple[bytes, Place]]:
         """Yield the rows of the garbage queue that can be read, oldest first."""
         for sequence, value in self.rows(GARBAGE):
+            # protection: pass-over-damaged-garbage
             with suppress(Damaged):  # its blob stays, and a scrub tells of it
                 yield sequence, codec.decode_place(codec.unseal(sequence, value, "the garbage queue"))
 

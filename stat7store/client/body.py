@@ -99,6 +99,7 @@ class Body:
                 await self._pause(position, error)
         ended = now_ns()
         await self.close()
+        # protection: client-compares-address
         if hasher is not None and (actual := hasher.address()) != self.address:
             raise DigestMismatch(
                 "the bytes that came are not those of the address", expected=str(self.address), actual=str(actual)

@@ -339,6 +339,7 @@ class Connection(RequestHandler):
             return False
         if body is not None and not body.is_eof():
             # in this order: the end alone would wake a handler that waits, and pass for the end of the body
+            # protection: fault-before-end-of-body
             body.set_exception(Malformed("the body ended before its announced length"))
             body.feed_eof()
         self.ended = True

@@ -25,6 +25,7 @@ from stat7store.errors import (
 )
 from stat7store.server.ranges import Unsatisfiable
 
+# protection: no-room-is-507
 STATUS: dict[type[Stat7Error], HTTPStatus] = {
     Malformed: HTTPStatus.BAD_REQUEST,
     NotAllowed: HTTPStatus.FORBIDDEN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.faults.reliability import Reliability, Removal
-from tests.faults.taken_out import PROTECTIONS, Protection
+from tests.faults.taken_out import PROTECTIONS, Marked, Protection, instead, markers, without
 
 COPIED = ("stat7store", "storage", "tests", "scripts", "pyproject.toml")
 TESTS = sorted({protection.test for protection in PROTECTIONS})
@@ -23,10 +24,24 @@ TIMEOUT_S = 600
 
 
 def test_every_protection_is_where_it_is_said_to_be() -> None:
-    """The text to be taken out of the code stands there exactly once, so the table is of this code."""
-    counts = {p.protection: (ROOT / p.file).read_text().count(p.old) for p in PROTECTIONS}
-    assert set(counts.values()) == {1}, counts
-    assert len(counts) == len(PROTECTIONS)
+    """Each marker stands in the code exactly once and is in the table, and what is below it can be taken out."""
+    found = markers(ROOT)
+    assert {marker: len(places) for marker, places in found.items()} == {p.marker: 1 for p in PROTECTIONS}
+    assert len({p.protection for p in PROTECTIONS}) == len(PROTECTIONS)
+    for protection in PROTECTIONS:
+        file, line = place_of(ROOT, protection)
+        whole = (ROOT / file).read_text()
+        changed = without(whole, line, protection.change)
+        compile(changed, str(file), "exec")
+        assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(whole)), protection.protection
+
+
+def test_what_is_put_in_its_place_must_be_of_the_source() -> None:
+    """Code that names what its file does not know is refused, wherever in the file the marker stands."""
+    source = "def double(number):\n    # protection: it-doubles\n    return (2 *\n            number)\n"
+    assert without(source, 1, instead("return number")) == source[: source.index("    return")] + "    return number\n"
+    with pytest.raises(ValueError, match="not in the source: amount"):
+        without(source, 1, instead("return amount"))
 
 
 def test_every_test_exists() -> None:
@@ -64,7 +79,7 @@ def test_it_is_missed(copied: Path, protection: Protection, reliability: Reliabi
     reliability.add(
         Removal(
             protection=protection.protection,
-            taken_out=f"{protection.file}: {protection.taken_out}",
+            taken_out=f"{place_of(copied, protection).file}: {protection.taken_out}",
             test=protection.test,
             caught=caught,
         )
@@ -72,12 +87,19 @@ def test_it_is_missed(copied: Path, protection: Protection, reliability: Reliabi
     assert caught, done.stdout + done.stderr
 
 
+def place_of(folder: Path, protection: Protection) -> Marked:
+    """Return where the marker of a protection stands."""
+    (place,) = markers(folder)[protection.marker]
+    return place
+
+
 @contextmanager
 def taken_out(folder: Path, protection: Protection) -> Iterator[None]:
     """Take a protection out of a copy for the length of the context."""
-    path = folder / protection.file
+    place = place_of(folder, protection)
+    path = folder / place.file
     whole = path.read_text()
-    path.write_text(whole.replace(protection.old, protection.new))
+    path.write_text(without(whole, place.line, protection.change))
     try:
         yield
     finally:
