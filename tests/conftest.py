@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -16,10 +17,12 @@ from hypothesis import settings
 
 from storage.s3_options import S3Options
 from tests.faults.reliability import Reliability
+from tests.leftovers import Leftovers
 from tests.running import RunningServer
 from tests.s3_servers import S3Server, moto, rgw
 
 ROOT = Path(__file__).parent.parent
+RGW_TIMEOUT_S = 1800
 
 settings.register_profile("shared machine", deadline=None)  # other load must not fail an example
 settings.load_profile("shared machine")
@@ -36,8 +39,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the folders of tests that passed deleted."""
+    config.pluginmanager.register(Leftovers())
+
+
+def uses_rgw(item: pytest.Item) -> bool:
+    """Whether a test talks to a RADOS Gateway: the first one in each process also waits for its start."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return "rgw_server" in getattr(item, "fixturenames", ()) or parameters.get("s3_server") == "rgw"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In CI, run a test that talks to real programs or takes long once more if it fails; every rerun is listed."""
+    """Give a RADOS Gateway time to start. In CI, run a test that talks to real programs or takes long once more.
+
+    That is if it fails; every rerun is listed.
+    """
+    for item in items:
+        if uses_rgw(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(RGW_TIMEOUT_S))
     if os.environ.get("CI") == "true":
         for item in items:
             if item.get_closest_marker("real") or item.get_closest_marker("slow"):
@@ -53,6 +74,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(report.longreprtext)
             for title, text in report.sections:
                 terminalreporter.line(f"{title}\n{text}")
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No cyclic garbage is collected during the test: what earlier ones left would count as its own."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

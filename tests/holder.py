@@ -47,8 +47,8 @@ def main() -> None:
             print(threading.get_native_id(), flush=True)
             while True:
                 with environment.begin(write=True):
-                    time.sleep(random.uniform(0.001, 0.003))  # never in step with who looks
-                time.sleep(0.002)
+                    time.sleep(random.uniform(0.0005, 0.0015))  # never in step with who looks
+                time.sleep(0.01)  # so long that who looks, a hundred times in all, finds it free some time
         while True:
             with environment.begin(database, write=True) as transaction:
                 transaction.put(b"a", b"b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,23 +10,29 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
+from urllib.parse import urlsplit
 
 import psutil
 
+from stat7store.client import Client
+from stat7store.errors import NotFound
 from stat7store.server.board import Board, BoardMemory
 from stat7store.server.log import make_log
 from stat7store.server.node import Node
 from stat7store.server.worker import access_of, serving
 from stat7store.settings import Settings
 from stat7store.store import Store
+from stat7store.timing import Timing
 from storage.s3_options import S3Options
 from tests.s3_servers import OWNER, Keys, flags_for, keys_in, server_of
 
 START_TIMEOUT_S = 60.0
+PATIENCE_S = 120.0  # what comes about ends the wait; only what does not takes so long
 
 
 class RunningServer:
@@ -42,6 +49,7 @@ class RunningServer:
         self._flags = [f"--workers={workers}", "--port=0", *(flags_for(bucket) if bucket else ()), *flags]
         self._log_path = data.with_name(f"{data.name}.log")
         self._process: subprocess.Popen[str] | None = None
+        self._reserved: socket.socket | None = None
 
     @property
     def process(self) -> psutil.Process:
@@ -86,8 +94,22 @@ class RunningServer:
         assert self._process.stdout is not None
         self.url = self._announced(self._process.stdout)
         port = self.url.rpartition(":")[2]
+        self._reserve(int(port))
         self._flags = [f"--port={port}" if flag.startswith("--port=") else flag for flag in self._flags]
         return self
+
+    def _reserve(self, port: int) -> None:
+        """Keep the port from being given to others while the server is down, as long as this object lives.
+
+        A bound socket that does not listen refuses connections like none at all, and is in no server's way.
+        """
+        if self._reserved is None:
+            host = str(urlsplit(self.url).hostname)
+            self._reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            weakref.finalize(self, self._reserved.close)
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._reserved.bind((host, port))
 
     def _announced(self, output: IO[str]) -> str:
         line = output.readline()
@@ -109,6 +131,9 @@ class RunningServer:
         """Kill all its processes at once, as a power cut would."""
         if self._process is None:
             return
+        with suppress(psutil.NoSuchProcess):
+            self.process.suspend()  # or it might replace those that die first
+            wait_until(lambda: self.process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
         doomed = self.processes
         for process in doomed:
             try:
@@ -147,7 +172,17 @@ async def serving_here(store: Store, settings: Settings) -> AsyncIterator[tuple[
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", board
 
 
-def wait_until(condition: object, timeout_s: float = 30.0) -> None:
+async def recorded(client: Client, request_id: str) -> Timing:
+    """Return the record of a retrieval, which is there a moment after its last byte has come."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return await client.timing(request_id)
+            except NotFound:
+                await asyncio.sleep(0.02)
+
+
+def wait_until(condition: object, timeout_s: float = PATIENCE_S) -> None:
     """Wait until a callable returns something true; fail after the time-out."""
     assert callable(condition)
     deadline = time.monotonic() + timeout_s

@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -452,13 +454,24 @@ def test_progress_stays_out_of_the_output(tmp_path: Path) -> None:
     path = photo(21)
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "stat7store", "put", str(path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, check=True)
-    os.close(follower)
-    shown = os.read(leader, 65536)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(_read_all, leader)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, check=True)
+        os.close(follower)
+        shown = reading.result(60)
     os.close(leader)
     assert done.stdout.startswith(str(Address.of(path.read_bytes())).encode())
     assert "━".encode() in shown
     assert b"\x1b[" not in done.stdout
+
+
+def _read_all(leader: int) -> bytes:
+    """What is written to a terminal until nobody has it open: a terminal holds 4 KiB, and then its writers wait."""
+    shown = b""
+    with suppress(OSError):  # EIO is the end
+        while data := os.read(leader, 65536):
+            shown += data
+    return shown
 
 
 def test_a_terminal_gets_no_binary(tmp_path: Path) -> None:

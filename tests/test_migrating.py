@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -30,6 +32,9 @@ from tests.running import RunningServer, wait_until
 from tests.s3_servers import OWNER, REGION, S3Server, keys_in
 from tests.server.test_lifecycle import fetch, stats_of, upload
 from tests.test_backends import Rig, get, put
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 
 @pytest.fixture
@@ -293,7 +298,7 @@ def test_a_store_moves_while_it_serves_and_through_kills(
     """To S3 and back with a server running, killed in the midst and run again: every fetch gets the right bytes,
     and in the end every file is on the target, once.
     """
-    files = [distinct_jpeg(photo, number) for number in range(400 if soak else 60)]
+    files = [distinct_jpeg(photo, number) for number in range(400 if soak else 200)]
     data, s3 = tmp_path / "data", moto_server.client()
     with RunningServer(data, workers=1) as server:
         for each in files:
@@ -301,8 +306,7 @@ def test_a_store_moves_while_it_serves_and_through_kills(
         verifier = Verifier(server.url, files)
         verifier.start()
         for target in (bucket, None):
-            process = migrating(data, target, "--jobs=1")  # slowly, so as to be met in the midst
-            wait_until(lambda target=target: _moved(data, s3, bucket, target) >= 3)
+            process = _halted_in_the_midst(data, s3, bucket, target, len(files))
             process.kill()
             process.communicate()
             assert process.returncode == -signal.SIGKILL
@@ -313,7 +317,7 @@ def test_a_store_moves_while_it_serves_and_through_kills(
             assert summary["moved"] == summary["files"] > 0
             assert summary["failed"] == 0
         fetched = verifier.fetched
-        wait_until(lambda: verifier.fetched > fetched + len(files))
+        wait_until(lambda: verifier.fetched > fetched + len(files), 120)
         verifier.stop.set()
         verifier.join()
         assert verifier.wrong == []
@@ -322,15 +326,45 @@ def test_a_store_moves_while_it_serves_and_through_kills(
     # those that were killed left intents and perhaps blobs, which are swept once they are stale
     with RunningServer(data, "--intent-timeout=0.001", "--sweep-every=0.2", workers=1) as server:
         wait_until(lambda: keys_in(s3, bucket.bucket) == [f"{bucket.prefix}/owner"])
-        wait_until(lambda: _moved(data, s3, bucket, None) == len(files))
+        wait_until(lambda: len(_kept(data, s3, bucket, None)) == len(files))
         assert [fetch(server.url, str(Address.of(each))) for each in files] == files
     s3.close()
 
 
-def _moved(data: Path, s3: object, bucket: S3Options, target: S3Options | None) -> int:
+def _halted_in_the_midst(
+    data: Path, s3: S3Client, bucket: S3Options, target: S3Options | None, count: int, *flags: str
+) -> subprocess.Popen[str]:
+    """Begin to move all ``count`` files to the target, and stop that (SIGSTOP) once some are there, and some not.
+
+    On a busy machine it may be over before it is looked at; then all are moved back, and moved again.
+    """
+    for _ in range(5):
+        before = _kept(data, s3, bucket, target)  # what was moved away from there may not be swept yet
+        process = migrating(data, target, "--jobs=1", *flags)
+
+        def moved(before: set[str] = before) -> int:
+            return len(_kept(data, s3, bucket, target) - before)
+
+        while moved() < 3 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        if process.poll() is None and moved() < count:
+            return process
+        process.kill()
+        process.communicate()
+        for place in (target, None if target else bucket):
+            again = migrating(data, place)
+            _, problems = again.communicate()
+            assert again.returncode == 0, problems
+    raise AssertionError("no migration was met in the midst of its work")
+
+
+def _kept(data: Path, s3: S3Client, bucket: S3Options, target: S3Options | None) -> set[str]:
+    """The names of the blobs in a place."""
     if target is not None:
-        return len(keys_in(s3, bucket.bucket))  # type: ignore[arg-type]
-    return len(list((data / "blobs").glob("???/*")))
+        return set(keys_in(s3, bucket.bucket))
+    folders = [entry.path for entry in os.scandir(data / "blobs") if len(entry.name) == 3]
+    return {entry.name for folder in folders for entry in os.scandir(folder)}
 
 
 def test_it_says_what_to_do_next(tmp_path: Path, bucket: S3Options, photo: bytes) -> None:
@@ -355,9 +389,9 @@ def test_interrupting_it_is_no_harm(tmp_path: Path, bucket: S3Options, moto_serv
     with RunningServer(data, workers=1) as server:
         for each in files:
             upload(server.url, each)
-        process = migrating(data, bucket, "--jobs=1", "--json")
-        wait_until(lambda: _moved(data, s3, bucket, bucket) >= 3)
+        process = _halted_in_the_midst(data, s3, bucket, bucket, len(files), "--json")
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         output, problems = process.communicate()
         s3.close()
         assert "Traceback" not in problems

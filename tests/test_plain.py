@@ -191,6 +191,7 @@ def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert coordinates.canonical_form(None) == b"plain"
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_nothing_is_held_or_let_go() -> None:
     """Neither a plain entity nor another one is left with more references, or fewer."""
     for entity in (Maker(0).entity(), {**Maker(0).entity(), "state": {"a": 1}}, {}, "text"):

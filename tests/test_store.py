@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -279,10 +280,12 @@ def test_a_loop_that_ends_closes_no_spool_under_its_thread(
 ) -> None:
     """A loop that ends cancels what it has under way; all the same a spool is closed after its last append."""
     append = FileSpool.append
+    begun = threading.Event()
     done: list[bool] = []
 
     def slowly(spool: FileSpool, data: Buffer) -> None:
-        time.sleep(0.3)
+        begun.set()
+        time.sleep(0.3)  # in which the loop ends
         append(spool, data)  # fails if the spool is closed
         done.append(True)
 
@@ -296,8 +299,9 @@ def test_a_loop_that_ends_closes_no_spool_under_its_thread(
 
     async def main() -> None:
         uploading = asyncio.create_task(upload())
-        await asyncio.sleep(0.1)
-        assert not uploading.done()
+        while not begun.is_set():
+            assert not uploading.done()
+            await asyncio.sleep(0.01)
 
     asyncio.run(main())
     assert done == [True]

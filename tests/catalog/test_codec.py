@@ -120,6 +120,7 @@ def test_what_c_cannot_read_is_left_to_python(case: tuple[bytes, int, Locator]) 
         locator_reader(Locator, Location)  # type: ignore[call-arg]
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_what_goes_wrong_in_a_type_is_passed_on() -> None:
     """An error of the types that are made is raised, and nothing is held afterwards."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pytest
 
@@ -25,8 +26,18 @@ from stat7store.verifying import Finding, Tally
 from tests.faults import steps
 from tests.faults.steps import CUT, DOOMED, GARBAGE, KEPT, LAST, ORPHAN, UPLOADS, Said, address_of, fetch, photo
 
+Case = TypeVar("Case")
+
 _TIMEOUT_S = 60.0
+_TRIES = 20
 _MANY = 40  # of more calls of one thread than that only the first are taken: those that list 4096 folders are alike
+
+
+def shuffled(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases in random order, which is printed, so that it is shown with a failure and can be repeated."""
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(1 << 32))
+    print(f"TEST_SEED={seed} repeats this order")
+    return random.Random(seed).sample(cases, len(cases))
 
 
 class Point(NamedTuple):
@@ -114,14 +125,24 @@ class Template:
 
     def broken(self, point: Point, what: str) -> Broken:
         """Run the program from the beginning, and break it there: ``signal=KILL``, ``error=EIO`` or the like."""
-        self.put_back()
         trace = self.data.with_name("trace")
-        with self._begun() as (process, connection, threads):
+        with self._begun_with(point.thread) as (process, connection, threads):
             inject = f"-einject={point.call}:{what}:when={point.number}"
             with _strace(f"-p{threads[point.thread]}", f"-etrace={point.call}", inject, f"-o{trace}"):
                 said = _go_on(process, connection)
             code = process.exitcode
         return Broken(said, code, code == -9 or "(INJECTED)" in trace.read_text())
+
+    @contextmanager
+    def _begun_with(self, thread: str) -> Iterator[tuple[BaseProcess, Connection, dict[str, int]]]:
+        """Begin the program; again if it has no thread of this name, of which pools start as many as they need."""
+        for _ in range(_TRIES):
+            self.put_back()
+            with self._begun() as begun:
+                if thread in begun[2]:
+                    yield begun
+                    return
+        raise AssertionError(f"none of {_TRIES} runs had a thread {thread!r}")
 
     @contextmanager
     def _begun(self) -> Iterator[tuple[BaseProcess, Connection, dict[str, int]]]:

@@ -7,6 +7,7 @@ import ctypes
 import io
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -92,6 +93,8 @@ def run(connection: Connection, data: Path) -> None:
 
 
 async def _run(connection: Connection, data: Path) -> None:
+    # one thread, not as many as there happen to be turns for: so each run has the same threads, by name
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="asyncio"))
     async with open_store(Settings(data=data)) as store:
         await _start_threads(store)
         connection.send({thread.name: thread.native_id for thread in threading.enumerate()})

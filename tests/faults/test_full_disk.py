@@ -63,13 +63,14 @@ def photograph(number: int, size: int) -> bytes:
 class Shelf:
     """What a server has acknowledged, and whether it still has it."""
 
-    def __init__(self, server: RunningServer) -> None:
+    def __init__(self, server: RunningServer, first: int = 0) -> None:
+        """``first`` is the number of its first photograph."""
         self.server = server
         self.files: dict[str, bytes] = {}
         self.lost = 0
         self.wrong = 0
         self.refusals: list[dict[str, Any]] = []
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(first)
 
     def put(self, size: int) -> int:
         """Upload one more file; return the status."""
@@ -169,7 +170,11 @@ def test_deleted_files_make_room_without_a_restart(disk: Path) -> None:
 
 
 def test_uploads_at_once_cannot_fill_the_disk_together(tmp_path: Path) -> None:
-    """Of 32 uploads on 2 workers, each of which fits, some end and some are refused as they stream; room stays free."""
+    """Of 32 uploads on 2 workers, each of which fits, some are refused as they stream; room stays free, and no more.
+
+    How many of them end is a matter of chance, as each may be refused because of room that is promised to others.
+    What is left of the room is for those that come one by one.
+    """
     size, clients, kept = 8 * MIB, 32, 24 * MIB
     least = 1 << 40
     with (
@@ -185,10 +190,15 @@ def test_uploads_at_once_cannot_fill_the_disk_together(tmp_path: Path) -> None:
                     least = min(least, free(disk))
                     time.sleep(0.002)
             outcomes = [one.result() for one in sent]
-            assert set(outcomes) == {201, 507}
-            assert outcomes.count(201) >= 6
+            assert set(outcomes) <= {201, 507}
+            assert 507 in outcomes
+            burst = outcomes.count(201)
+            shelf = Shelf(server, first=clients)
+            # the room of one that was refused is free a moment later
+            wait_until(lambda: shelf.put(size) == 507 and free(disk) < kept + size + MIB)
+            least = min(least, free(disk))
             assert least >= kept - MIB  # the catalog's own pages are not promised
-            assert ask(server, "GET", "/v1/stats").document["files"] == outcomes.count(201)
+            assert ask(server, "GET", "/v1/stats").document["files"] == burst + len(shelf.files)
         finally:
             for each in sockets:
                 each.close()
@@ -296,6 +306,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, reliability: Reliability) 
     )
 
 
+@pytest.mark.timeout(1800)
 def test_a_catalog_that_is_full_grows(tmp_path: Path, soak: bool, reliability: Reliability) -> None:
     """A memory map of 1 MiB fills up and grows by itself: nobody notices."""
     files = 6000 if soak else 3000

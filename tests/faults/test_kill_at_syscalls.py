@@ -7,12 +7,11 @@ catalog, then the answer; and on the way out the catalog, then the blob, then th
 from __future__ import annotations
 
 import asyncio
-import random
 from pathlib import Path
 
 import pytest
 
-from tests.faults.breaking import Checked, Template, look_at
+from tests.faults.breaking import Checked, Template, look_at, shuffled
 from tests.faults.reliability import Reliability, Row
 
 CALLS = (
@@ -31,7 +30,7 @@ def test_killed_at_any_system_call(tmp_path: Path, soak: bool, reliability: Reli
     points = template.points(CALLS)
     assert {point.call for point in points} >= {"fsync", "linkat", "pwrite64", "fdatasync", "unlinkat"}
     if not soak:
-        points = random.Random().sample(points, 2 * SOME)
+        points = shuffled(points)
     enough = 0.9 * len(points) if soak else SOME  # not every run of the program comes to each point
     lost = wrong = met = acknowledged = 0
     for point in points:

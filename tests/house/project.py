@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
+_PORTS_EACH = 500
 
 
 def read(name: str) -> str:
@@ -27,11 +30,30 @@ def pip() -> list[str]:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nothing listens on, and that nobody takes until it is used.
+
+    It is below those that the kernel gives to outgoing connections, and no other process of these tests gets it.
+    """
+    for port in _own_ports():
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """The ports that are this process's own: by its number among those that share the tests (pytest-xdist)."""
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = lowest_given - _PORTS_EACH * (number + 1)
+    assert first >= 1024, "too few ports are below those of outgoing connections"
+    ports = list(range(first, first + _PORTS_EACH))
+    random.shuffle(ports)  # other tests may run on this machine
+    return iter(ports)
 
 
 def fetch(port: int, path: str) -> tuple[int, bytes]:

@@ -123,7 +123,8 @@ def test_what_the_readme_shows_works(readme: Readme, tmp_path: Path) -> None:
     assert readme.script
     home = tmp_path / "home"
     home.mkdir()
-    (home / ".curlrc").write_text("fail-with-body\n")  # an error that the server answers is a failure here
+    # an error that the server answers is a failure here, unless it goes away: 503 says to come again
+    (home / ".curlrc").write_text("fail-with-body\nretry=5\nretry-all-errors\n")
     for name in (".venv", ".cache", "scripts"):
         (home / name).symlink_to(ROOT / name)
     with RunningServer(tmp_path / "data") as server:
@@ -137,6 +138,6 @@ def test_what_the_readme_shows_works(readme: Readme, tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=280,
         )
     assert done.returncode == 0, done.stdout

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from stat7store.address import Address
 from stat7store.catalog.base import Page, Query
@@ -18,6 +22,7 @@ from stat7store.opening import open_store
 from stat7store.record import Entry
 from stat7store.settings import load_settings
 from tests.media import distinct_jpeg, sample
+from tests.running import wait_until
 
 LONG_AGO = 1_600_000_000  # a change now shows in the time of change
 
@@ -89,6 +94,76 @@ def run_import(*arguments: str | Path, prefix: Sequence[str] = ()) -> Done:
         timeout=120,
     )
     return Done(done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr)
+
+
+class Halted:
+    """An import that is stopped (SIGSTOP) in the midst of its work, with all its processes.
+
+    ``others`` are the processes that it has begun; ``data`` is the store's folder. Signals that it is sent take
+    effect when it goes on.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], data: Path) -> None:
+        self.process = process
+        self.data = data
+        self.others = psutil.Process(process.pid).children(recursive=True)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the import and to all its processes, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+    def ended(self) -> tuple[int, str, str]:
+        """Have it go on, and wait until all its processes have ended; return its exit code, and what it said."""
+        self.signal_all(signal.SIGCONT)
+        output, errors = self.process.communicate(timeout=120)
+        _, alive = psutil.wait_procs(self.others, timeout=60)
+        assert not alive
+        return self.process.returncode, output, errors
+
+    def kill(self) -> None:
+        """Kill all its processes that are left."""
+        with suppress(ProcessLookupError):
+            self.signal_all(signal.SIGKILL)
+        self.process.communicate()
+
+
+def halted_import(tree: Path, count: int, folder: Path, *flags: str) -> Halted:
+    """Begin to import a tree of ``count`` files into a store in ``folder``, and stop that in the midst.
+
+    On a busy machine it may be over before it is looked at; then another one is begun, with a new store.
+    """
+    for number in range(5):
+        data = folder / f"data {number}"
+        process = subprocess.Popen(
+            command("--data", data, *flags, tree),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_until(lambda data=data, run=process: about_stored(data) or run.poll() is not None, 120)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGSTOP)
+            halted = Halted(process, data)
+            wait_until(lambda halted=halted: _stand_still(halted))
+            if process.poll() is None and halted.others and len(blobs_in(data)) < count / 2:
+                return halted
+            halted.kill()
+        process.communicate()
+    raise AssertionError("no import was met in the midst of its work")
+
+
+def _stand_still(halted: Halted) -> bool:
+    """Tell whether all processes are stopped, or have ended."""
+    still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    for pid in (halted.process.pid, *(other.pid for other in halted.others)):
+        try:
+            if psutil.Process(pid).status() not in still:
+                return False
+        except psutil.NoSuchProcess:
+            continue
+    return True
 
 
 def entries_in(data: Path) -> dict[Address, Entry]:

@@ -26,7 +26,7 @@ def test_a_tiny_comparison(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(written.read_bytes())

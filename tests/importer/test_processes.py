@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stat7store.address import Address
@@ -19,17 +18,17 @@ from stat7store.importer.channel import Channel
 from stat7store.importer.files import Facts, Folder, Found
 from stat7store.importer.spoolers import Spooler
 from tests.importer.making import (
-    about_stored,
+    Halted,
     blobs_in,
     command,
     entries_in,
     environment,
+    halted_import,
     photographs,
     run_import,
     small_images,
     texts,
 )
-from tests.running import wait_until
 
 FILES = 6000
 
@@ -37,31 +36,20 @@ pytestmark = pytest.mark.usefixtures("samples")
 
 
 class Import:
-    """An import of some thousands of files that is under way."""
+    """An import of some thousands of files that is stopped in the midst of its work."""
 
     def __init__(self, folder: Path) -> None:
-        self.data, self.tree = folder / "data", folder / "tree"
+        self.tree = folder / "tree"
         self.made: list[Address] = small_images(self.tree, FILES)
-        self.process = subprocess.Popen(
-            command("--data", self.data, self.tree), env=environment(), stderr=subprocess.PIPE, text=True
-        )
-        wait_until(lambda: about_stored(self.data) or self.process.poll() is not None)
-        self.others = psutil.Process(self.process.pid).children()
-        assert self.others, "it has ended, or works alone"
-
-    def ended(self) -> tuple[int, str]:
-        """Wait until it and all its processes have ended; return its exit code, and what it said."""
-        _, said = self.process.communicate(timeout=60)
-        _, alive = psutil.wait_procs(self.others, timeout=10)
-        assert not alive
-        return self.process.returncode, said
+        self.halted: Halted = halted_import(self.tree, FILES, folder)
 
     def goes_on(self) -> None:
         """Import again: every file is there then, once."""
-        done = run_import("--data", self.data, self.tree)
+        data = self.halted.data
+        done = run_import("--data", data, self.tree)
         assert (done.code, done.summary["files"], done.summary["failed"]) == (0, FILES, 0)
-        assert entries_in(self.data).keys() == set(self.made)
-        assert blobs_in(self.data) == texts(self.made)
+        assert entries_in(data).keys() == set(self.made)
+        assert blobs_in(data) == texts(self.made)
 
 
 @pytest.fixture
@@ -69,14 +57,13 @@ def importing(tmp_path: Path) -> Iterator[Import]:
     """An import in the midst of its work."""
     under_way = Import(tmp_path)
     yield under_way
-    under_way.process.kill()
-    under_way.process.wait()
+    under_way.halted.kill()
 
 
 def test_a_process_that_is_killed_fails_the_import(importing: Import) -> None:
     """When one of its processes is killed, an import says so and ends with exit code 1; the next one goes on."""
-    importing.others[0].kill()
-    code, said = importing.ended()
+    importing.halted.others[0].kill()
+    code, _, said = importing.halted.ended()
     assert code == 1
     assert "ended before its time" in said
     assert "Traceback" not in said
@@ -86,17 +73,16 @@ def test_a_process_that_is_killed_fails_the_import(importing: Import) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_an_import(importing: Import, number: signal.Signals) -> None:
     """However an import is ended, all its processes end too; the next one goes on."""
-    importing.process.send_signal(number)
-    code, _ = importing.ended()
+    importing.halted.process.send_signal(number)
+    code, _, _ = importing.halted.ended()
     assert code == -number
     importing.goes_on()
 
 
 def test_ctrl_c_reaches_all_and_ends_all_in_order(importing: Import) -> None:
     """Ctrl-C, which a terminal sends to every process of an import, ends it in order; the next one goes on."""
-    for process in (importing.process.pid, *(other.pid for other in importing.others)):
-        os.kill(process, signal.SIGINT)
-    code, said = importing.ended()
+    importing.halted.signal_all(signal.SIGINT)
+    code, _, said = importing.halted.ended()
     assert code == 130
     assert "Traceback" not in said
     importing.goes_on()

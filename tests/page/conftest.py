@@ -7,12 +7,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
 
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_until
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = [
@@ -58,8 +59,18 @@ class Shop:
         return int(json.loads(self._ask("GET", "/v1/stats"))["files"])
 
     def timing(self, request_id: str) -> dict[str, object]:
-        """The server's record of one retrieval."""
-        record: dict[str, object] = json.loads(self._ask("GET", f"/v1/timings/{request_id}"))
+        """The server's record of one retrieval, which is there a moment after its last byte has come."""
+        record: dict[str, object] = {}
+
+        def is_there() -> bool:
+            try:
+                record.update(json.loads(self._ask("GET", f"/v1/timings/{request_id}")))
+            except HTTPError as error:
+                if error.code != 404:
+                    raise
+            return bool(record)
+
+        wait_until(is_there)
         return record
 
     def clear(self) -> None:

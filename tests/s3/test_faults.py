@@ -35,9 +35,9 @@ RATES = {
 }
 # At the end: too much to be mended by trying again, so that uploads fail which S3 has kept.
 STORM = {Fault.RESET_AFTER: 0.6, Fault.INTERNAL_ERROR: 0.2}
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 """Of one operation: an upload in parts has several deadlines of S3 requests one after the other."""
-SETTINGS = ("--s3-deadline=10", "--s3-read-timeout=2", "--s3-attempts=5", "--no-access-log")
+SETTINGS = ("--s3-deadline=60", "--s3-read-timeout=10", "--s3-attempts=5", "--no-access-log")
 
 
 def may_range(address: str) -> bool:

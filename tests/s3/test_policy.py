@@ -84,7 +84,7 @@ async def test_the_policy_is_enough(
                     assert b"".join([piece async for piece in body]) == path.read_bytes()
             assert len(server.stored()) == 2
             await client.delete(stored.address)
-        for _ in range(200):
+        for _ in range(1200):
             if len(server.stored()) == 1:
                 break
             await asyncio.sleep(0.1)

@@ -8,6 +8,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -23,6 +24,9 @@ from botocore.exceptions import (
 from storage.s3_options import S3Options
 from tests.s3_proxy import Fault, S3Proxy, Script, s3_proxy
 from tests.s3_servers import OWNER, REGION, S3Server, keys_in
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 DATA = os.urandom(100_000)
 
@@ -42,23 +46,35 @@ def proxy(moto_server: S3Server) -> Iterator[S3Proxy]:
 
 
 class Rig:
-    """boto3's client behind the proxy, which sends each request once."""
+    """boto3's client behind the proxy, which sends each request once.
+
+    ``impatient`` is another that soon gives an answer up, for those that never come.
+    """
 
     def __init__(self, proxy: S3Proxy, options: S3Options) -> None:
         self.proxy = proxy
         self.bucket = options.bucket
-        config = Config(retries={"total_max_attempts": 1}, read_timeout=2, s3={"addressing_style": "path"})
+        self.client = self._client(60)
+        self.impatient = self._client(2)
+
+    def _client(self, read_timeout_s: int) -> S3Client:
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout_s, s3={"addressing_style": "path"})
         session = boto3.session.Session(OWNER.access, OWNER.secret, region_name=REGION)
-        self.client = session.client("s3", endpoint_url=proxy.endpoint, config=config)
+        client: S3Client = session.client("s3", endpoint_url=self.proxy.endpoint, config=config)
+        return client
 
-    def put(self, key: str, data: bytes = DATA, **more: str) -> None:
+    def client_for(self, fault: Fault) -> S3Client:
+        """Return the client that meets this fault."""
+        return self.impatient if fault is Fault.STALLED else self.client
+
+    def put(self, key: str, data: bytes = DATA, *, client: S3Client | None = None, **more: str) -> None:
         """Put an object with the SHA-256 of its bytes."""
-        sha256 = b64encode(hashlib.sha256(data).digest()).decode()
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=data, ChecksumSHA256=more.get("sha256", sha256))
+        sha256 = more.get("sha256", b64encode(hashlib.sha256(data).digest()).decode())
+        (client or self.client).put_object(Bucket=self.bucket, Key=key, Body=data, ChecksumSHA256=sha256)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, client: S3Client | None = None) -> bytes:
         """Get an object."""
-        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return (client or self.client).get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def next(self, *faults: Fault | None) -> None:
         """Say what happens to the next requests."""
@@ -71,6 +87,7 @@ def rig(proxy: S3Proxy, options: S3Options) -> Iterator[Rig]:
     rig = Rig(proxy, options)
     yield rig
     rig.client.close()
+    rig.impatient.close()
 
 
 def test_what_is_sound_passes(rig: Rig) -> None:
@@ -119,7 +136,7 @@ def test_a_put_fails_before_or_after_it_is_applied(
     """Each fault of a put shows as it would with S3, and the object is there or is not."""
     rig.next(fault)
     with pytest.raises(error):
-        rig.put("a")
+        rig.put("a", client=rig.client_for(fault))
     assert keys_in(rig.client, rig.bucket) == (["a"] if applied else [])
     assert rig.proxy.given == {fault: 1}
 
@@ -130,7 +147,7 @@ def test_answers_end_early_stall_or_are_wrong(rig: Rig) -> None:
     for fault in (Fault.TRUNCATED, Fault.STALLED):
         rig.next(fault)
         with pytest.raises(BotoCoreError):
-            rig.get("a")
+            rig.get("a", rig.client_for(fault))
     rig.next(Fault.ALTERED_ANSWER)
     got = rig.client.get_object(Bucket=rig.bucket, Key="a")["Body"]._raw_stream.read()  # type: ignore[attr-defined]  # past the check of boto3
     assert sum(one != other for one, other in zip(got, DATA, strict=True)) == 1

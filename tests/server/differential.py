@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from stat7store.server.headers import format_date, parse_date
 
 BOUNDARY = "B" * 20
 MULTIPART = "multipart/byteranges; boundary="
+_IDLE_S = 30.0  # well within the time-out of either server
 
 
 class Answer(NamedTuple):
@@ -31,7 +33,7 @@ class Answer(NamedTuple):
     body: bytes = b""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Side:
     """One of the two servers: where it has the file, and the file's validators there."""
 
@@ -39,6 +41,7 @@ class Side:
     path: str
     entity_tag: str
     modified: int
+    _asked_at: float = field(default_factory=time.monotonic, compare=False)
 
     @classmethod
     def learn(cls, url: str) -> Self:
@@ -72,10 +75,16 @@ class Side:
         }
 
     def ask(self, method: str, headers: Mapping[str, str]) -> Answer:
-        """Send one request, placeholders filled in."""
+        """Send one request, placeholders filled in; on a new connection if the last one was idle for long.
+
+        A connection that a time-out has closed is no difference.
+        """
+        if time.monotonic() - self._asked_at > _IDLE_S:
+            self.connection.close()
         self.connection.request(method, self.path, headers=self.fill(headers))
         response = self.connection.getresponse()
         body = response.read()
+        self._asked_at = time.monotonic()
         if response.status == 304 or method == "HEAD":
             assert body == b"", "these answers have no body"
         if response.status == 412:

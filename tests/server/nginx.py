@@ -26,6 +26,7 @@ http {{
     scgi_temp_path {scratch}/scgi;
     default_type {media_type};
     keepalive_requests 1000000;
+    keepalive_timeout 1h;
     {directives}
     server {{
         listen 127.0.0.1:{port};

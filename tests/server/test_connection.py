@@ -9,7 +9,8 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.running import RunningServer
+from stat7store.client import Client
+from tests.running import RunningServer, recorded
 
 
 async def talk(server: RunningServer, *pieces: bytes, end: bool = True) -> bytes:
@@ -61,11 +62,8 @@ async def test_pipelined_requests_are_answered_in_order(server: RunningServer, s
     assert answer.count(b"HTTP/1.1 20") == 3
     assert answer.index(b"pipe.0") < answer.index(b"pipe.1") < answer.index(b"pipe.2")
     assert answer.endswith((samples / "hubble_deep_field.jpg").read_bytes()[-5:])
-    async with aiohttp.ClientSession(server.url) as client:
-        queues = []
-        for number in range(3):
-            async with client.get(f"/v1/timings/pipe.{number}") as response:
-                queues.append((await response.json())["queue_ms"])
+    async with Client(server.url) as client:
+        queues = [(await recorded(client, f"pipe.{number}")).queue_ms for number in range(3)]
     assert queues[0] < queues[1] < queues[2]
 
 
@@ -75,8 +73,8 @@ async def test_a_request_in_many_pieces_is_one_request(server: RunningServer, sa
     whole = request(address, "pieces", "Range: bytes=0-9", "Connection: close")
     answer = await talk(server, whole[:10], whole[10:60], whole[60:-1], whole[-1:], end=False)
     assert answer.count(b"HTTP/1.1 206") == 1
-    async with aiohttp.ClientSession(server.url) as client, client.get("/v1/timings/pieces") as response:
-        assert (await response.json())["total_ms"] < 1000 * 60
+    async with Client(server.url) as client:
+        assert (await recorded(client, "pieces")).total_ms < 1000 * 60
 
 
 async def test_a_client_that_ended_its_side_is_answered(server: RunningServer, samples: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from stat7store.client import Client
 from stat7store.timing import STAGES
 from tests.media import distinct_jpeg
-from tests.running import RunningServer
+from tests.running import RunningServer, recorded
 
 BACKENDS = ("filesystem", "s3")
 
@@ -219,13 +220,13 @@ async def test_timings_are_seen_from_any_worker(
         ):
             await got.read()
             assert got.headers["X-Request-ID"] == f"seen.{number}"
-        async with aiohttp.ClientSession(server.url) as another:
-            timing = await get(another, f"/v1/timings/seen.{number}")
-        served.add(timing["worker"])
-        stages = [timing[f"{stage}_ms"] for stage in STAGES]
+        async with Client(server.url) as another:
+            timing = await recorded(another, f"seen.{number}")
+        served.add(timing.worker)
+        stages = [getattr(timing, f"{stage}_ms") for stage in STAGES]
         assert all(value >= 0 for value in stages)
-        assert sum(stages) <= timing["total_ms"]
-        assert timing["address"] == stored["rocket.jpg"]
+        assert sum(stages) <= timing.total_ms
+        assert timing.address == stored["rocket.jpg"]
     assert served == {1, 2}
     recent = (await get(client, "/v1/timings?limit=10"))["timings"]
     assert [timing["request_id"] for timing in recent[:3]] == ["seen.39", "seen.38", "seen.37"]
@@ -236,8 +237,15 @@ async def test_timings_are_seen_from_any_worker(
     await get(client, "/v1/timings?limit=20000", 400)
 
 
-async def test_statistics_cover_all_workers(client: aiohttp.ClientSession, stored: dict[str, str]) -> None:
+async def test_statistics_cover_all_workers(
+    client: aiohttp.ClientSession, stored: dict[str, str], server: RunningServer
+) -> None:
     """Totals match what is stored, and each stage has percentiles since start and over the last minute."""
+    name = {"X-Request-ID": "for.the.statistics"}
+    async with client.get(f"/v1/files/{stored['rocket.jpg']}", headers=name) as response:
+        await response.read()
+    async with Client(server.url) as other:
+        await recorded(other, "for.the.statistics")
     stats = await get(client, "/v1/stats")
     files = (await get(client, "/v1/files?limit=1000"))["files"]
     assert (stats["files"], stats["bytes"]) == (len(files), sum(file["size"] for file in files))

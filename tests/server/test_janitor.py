@@ -10,6 +10,8 @@ import secrets
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -60,16 +62,34 @@ def line_of(name: str) -> str:
 def wait_until_told(server: RunningServer, name: str, number: int) -> None:
     """Wait until so many were counted; the log must tell of them too."""
     wait_until(lambda: counted(server, name) == number)
-    lines = [json.loads(line) for line in server.log.splitlines()]
-    assert sum(line["number"] for line in lines if line["event"] == line_of(name)) == number
+    wait_until(lambda: told_of(server, name) >= number)
+    assert told_of(server, name) == number
 
 
-def orphan(data: Path, content: bytes = b"orphan") -> Path:
-    """Put a blob that nothing points at."""
+def told_of(server: RunningServer, name: str) -> int:
+    """How many of these the log tells of so far; its last line may not be whole."""
+    lines = [json.loads(line) for line in server.log.splitlines(keepends=True) if line.endswith("\n")]
+    return sum(line["number"] for line in lines if line["event"] == line_of(name))
+
+
+def orphan(data: Path) -> Path:
+    """Return the path of a blob that nothing points at; it is not there yet."""
     name = secrets.token_hex(32)
-    path = data / BLOBS / name[:3] / f"{name}.{secrets.token_hex(8)}"
-    path.write_bytes(content)
-    return path
+    return data / BLOBS / name[:3] / f"{name}.{secrets.token_hex(8)}"
+
+
+@contextmanager
+def held(path: Path, content: bytes) -> Iterator[None]:
+    """Have a file there for the length of the context, locked as an upload locks it; it stays, unlocked.
+
+    It is locked before it gets its name: the janitor, which may look at any time, never sees it without its lock.
+    """
+    outside = path.parent.parent.parent / f"{secrets.token_hex(8)}.aside"
+    with outside.open("xb") as file:
+        file.write(content)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        outside.rename(path)
+        yield
 
 
 def connection_to(server: RunningServer) -> HTTPConnection:
@@ -89,9 +109,8 @@ def test_garbage_and_orphans_go_and_what_lives_stays(tmp_path: Path) -> None:
         connection.close()
         wait_until_told(server, "garbage_deleted", 1)
         dead, living = orphan(server.data), orphan(server.data)
-        with living.open("rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            dead.touch()
+        with held(living, b"living"):
+            dead.write_bytes(b"dead")
             wait_until_told(server, "orphans_found", 1)
             wait_until(lambda: not dead.exists())
             assert living.exists()
@@ -106,8 +125,7 @@ def test_spools_of_dead_processes_go(tmp_path: Path, bucket: S3Options | None) -
     with RunningServer(tmp_path / "data", "--sweep-every=0.5", bucket=bucket, workers=1) as server:
         folder = server.data / BLOBS / SPOOL if bucket is None else server.data / SPOOLS
         living = folder / secrets.token_hex(16)
-        with living.open("xb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+        with held(living, b"half an upl"):
             dead = folder / secrets.token_hex(16)
             dead.write_bytes(b"half an upl")
             wait_until_told(server, "uploads_expired", 1)

@@ -15,7 +15,6 @@ from typing import Any
 
 import aiohttp
 import psutil
-import pytest
 
 from storage.s3_options import S3Options
 from tests.media import large_mp4
@@ -74,6 +73,20 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path: Path, samples: Path,
         assert upload(server.url, data) == 200
 
 
+async def until_refused(port: int) -> None:
+    """Connect again and again until nobody listens any more."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:  # it listened still, and did not accept any more
+                continue
+            writer.transport.abort()
+            await asyncio.sleep(0.02)
+
+
 async def test_a_graceful_stop_finishes_what_is_in_flight(
     tmp_path: Path, samples: Path, bucket: S3Options | None
 ) -> None:
@@ -81,9 +94,10 @@ async def test_a_graceful_stop_finishes_what_is_in_flight(
     large_mp4(tmp_path / "clip.mp4", 40_000_000)
     clip = (tmp_path / "clip.mp4").read_bytes()
     photo = (samples / "astronaut.png").read_bytes()
-    halfway = asyncio.Event()
+    begun, halfway = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
+        begun.set()  # the server has asked for it by 100 Continue: so it is in flight
         yield photo[:400_000]
         await halfway.wait()
         yield photo[400_000:]
@@ -91,13 +105,12 @@ async def test_a_graceful_stop_finishes_what_is_in_flight(
     with RunningServer(tmp_path / "data", bucket=bucket) as server:
         assert await asyncio.to_thread(upload, server.url, clip) == 201
         async with aiohttp.ClientSession(server.url, read_bufsize=64 * 1024) as client:
-            uploading = asyncio.create_task(client.post("/v1/files", data=slowly()))
+            uploading = asyncio.create_task(client.post("/v1/files", data=slowly(), expect100=True))
+            await begun.wait()
             async with client.get(f"/v1/files/{hashlib.sha256(clip).hexdigest()}") as response:
                 received = await response.content.readexactly(1_000_000)
                 server.process.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.5)
-                with pytest.raises(ConnectionRefusedError):
-                    await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+                await until_refused(int(server.url.rpartition(":")[2]))
                 received += await response.content.read()
             assert received == clip
             halfway.set()

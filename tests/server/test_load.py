@@ -19,6 +19,7 @@ MIB = 1024**2
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 async def test_many_clients_store_everything_once(tmp_path: Path, samples: Path) -> None:
     """64 clients upload 1,000 distinct and 1,000 equal files at once: 1,001 are stored, each verified by its hash."""
     base = (samples / "rocket.jpg").read_bytes()
@@ -56,14 +57,14 @@ def memory_of(processes: list[psutil.Process]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_a_large_file_needs_no_memory(tmp_path: Path, soak: bool) -> None:
     """A file of half a GiB (--soak: 2 GiB) goes up and comes down whole; the server grows by less than 64 MiB."""
     large_mp4(tmp_path / "clip.mp4", 2 * GIB if soak else GIB // 2)
     with (tmp_path / "clip.mp4").open("rb") as file:
         address = hashlib.file_digest(file, "sha256").hexdigest()
     with RunningServer(tmp_path / "data", workers=1) as server:
-        async with aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(800)) as session:
+        async with aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(1700)) as session:
             async with session.get("/healthz"):
                 pass
             before = memory_of(server.processes)

@@ -25,6 +25,7 @@ from tests.media import distinct_jpeg, sample
 from tests.running import RunningServer, wait_until
 
 BACKENDS = ("filesystem", "s3")
+_REQUESTS, _RETRIEVALS = "stat7_requests_total", "stat7_retrieval_seconds_count"
 Metrics = dict[str, dict[frozenset[tuple[str, str]], float]]
 
 
@@ -57,6 +58,23 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return sum(each for having, each in metrics.get(name, {}).items() if labels.items() <= dict(having).items())
 
 
+def scraped_after(server: RunningServer, before: Metrics, requests: int, retrievals: int = 0) -> tuple[Metrics, int]:
+    """Scrape until so many requests since ``before`` are counted, which each is a moment after its answer.
+
+    Returns what was scraped last, and how many scrapes are counted in it: that of ``before`` among them.
+    """
+    after, scrapes = before, 0
+
+    def counted() -> bool:
+        nonlocal after, scrapes
+        after, scrapes = scrape(server), scrapes + 1
+        grown = {name: value(after, name) - value(before, name) for name in (_REQUESTS, _RETRIEVALS)}
+        return grown[_REQUESTS] == requests + scrapes and grown[_RETRIEVALS] >= retrievals
+
+    wait_until(counted, 30)
+    return after, scrapes
+
+
 def ask(url: str, method: str = "GET", data: bytes | None = None, **headers: str) -> int:
     """Return the status of an answer that is read whole."""
     try:
@@ -77,9 +95,10 @@ def test_requests_uploads_and_bytes_are_counted(server: RunningServer) -> None:
     assert ask(f"{server.url}/v1/files/{'0' * 64}") == 404
     assert ask(f"{server.url}/v1/files", "PROPFIND") == 405
     assert ask(f"{server.url}/v1/files", "BREW") == 400  # it does not even get to be a request
+    after, _ = scraped_after(server, before, 9)
 
     def grown(name: str, **labels: str) -> float:
-        return value(scrape(server), name, **labels) - value(before, name, **labels)
+        return value(after, name, **labels) - value(before, name, **labels)
 
     assert grown("stat7_requests_total", method="POST", status="201") == 5
     assert grown("stat7_requests_total", method="POST", status="200") == 1
@@ -103,9 +122,9 @@ def test_retrievals_are_counted_in_every_lane(server: RunningServer) -> None:
     assert ask(f"{address}?download=1") == 200
     assert ask(address, "HEAD") == 200
     assert ask(address, Range="bytes=0-9") == 206
-    after = scrape(server)
+    after, scrapes = scraped_after(server, before, 8, retrievals=8)
     for name, labels, expected in (
-        ("stat7_requests_total", {"method": "GET", "status": "200"}, 6 + 1),  # and the scrape before
+        ("stat7_requests_total", {"method": "GET", "status": "200"}, 6 + scrapes),
         ("stat7_requests_total", {"method": "HEAD", "status": "200"}, 1),
         ("stat7_requests_total", {"method": "GET", "status": "206"}, 1),
         ("stat7_sent_bytes_total", {}, 6 * len(photo) + 10),
@@ -169,12 +188,13 @@ def test_housekeeping_shows_from_the_start(server: RunningServer) -> None:
 def test_connections_are_counted(server: RunningServer) -> None:
     """Idle connections show in about a second, and are gone soon after they ended."""
     host, port = server.url.removeprefix("http://").split(":")
+    wait_until(lambda: value(scrape(server), "stat7_connections") <= 2)  # those of the tests before are gone
     before = value(scrape(server), "stat7_connections")
     held = [socket.create_connection((host, int(port))) for _ in range(20)]
     wait_until(lambda: value(scrape(server), "stat7_connections") >= before + 20)
     for each in held:
         each.close()
-    wait_until(lambda: value(scrape(server), "stat7_connections") < 20)
+    wait_until(lambda: value(scrape(server), "stat7_connections") <= 2)
 
 
 def test_access_is_as_for_statistics(server: RunningServer) -> None:
@@ -193,6 +213,7 @@ def test_damage_is_an_alarm(tmp_path: Path, bucket: S3Options | None) -> None:
         next((tmp_path / "data" / "blobs").glob(f"???/{address}.*")).unlink()
         for _ in range(3):
             assert ask(f"{server.url}/v1/files/{address}") == 500
+        wait_until(lambda: value(scrape(server), "stat7_errors_total") >= 3)
         metrics = scrape(server)
         assert value(metrics, "stat7_damaged_requests_total") == 3
         assert value(metrics, "stat7_requests_total", method="GET", status="500") == 3

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import random
+import select
 import socket
 import struct
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.skipif(bool(os.environ.get("STAT7_PURE")), reason="noth
 
 PICTURE = PNG + random.Random(7).randbytes(6000)
 ENOUGH = 3  # answers on one connection until it is parked
+IDLE_S = 4
+ROUNDS = 5
 _A_MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -81,10 +85,14 @@ class Node(NamedTuple):
         """Open a connection and ask until it is parked."""
         before = self.parked
         client = self.connect()
+        self.ask_until_parked(client, before + 1)
+        return client
+
+    def ask_until_parked(self, client: Client, parked: int) -> None:
+        """Ask until so many connections are parked, this one among them."""
         for _ in range(ENOUGH):
             assert client.ask(self.sent).body == PICTURE
-        assert self.parked == before + 1
-        return client
+        wait_until(lambda: self.parked == parked)  # it is just after its answer
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Return what the server tells of itself, asked on a connection of its own."""
@@ -97,6 +105,19 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\n{COMMON}\r\n\r\n".encode()
 
 
+def _found(client: Client, path: str) -> bytes:
+    """Return what is there; a record is a moment after its answer."""
+    found: list[bytes] = []
+
+    def is_there() -> bool:
+        answer = client.ask(_get(path))
+        found[:] = [answer.body]
+        return " 404 " not in answer.head.splitlines()[0]
+
+    wait_until(is_there, 30)
+    return found[0]
+
+
 def _post(path: str, body: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{COMMON}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -104,18 +125,35 @@ def _post(path: str, body: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for all of these tests."""
-    with RunningServer(tmp_path_factory.mktemp("parking") / "data", "--idle-timeout=2", workers=1) as server:
+    with RunningServer(tmp_path_factory.mktemp("parking") / "data", "--idle-timeout=60", workers=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One whose idle connections are closed soon."""
+    flag = f"--idle-timeout={IDLE_S}"
+    with RunningServer(tmp_path_factory.mktemp("parking") / "data", flag, workers=1) as server:
         yield server
 
 
 @pytest.fixture
 def node(running: RunningServer) -> Node:
     """The server, with a picture in it and nothing parked."""
-    side = Server(int(running.url.rpartition(":")[2]), Board.__new__(Board))
-    (stored,) = ask(side, _post("/v1/files", PICTURE))
-    node = Node(running, request(json.loads(stored.body)["address"], COMMON))
+    return _node(running)
+
+
+def _node(running: RunningServer) -> Node:
+    node = Node(running, _stored(running, PICTURE))
     wait_until(lambda: node.parked == 0)
     return node
+
+
+def _stored(running: RunningServer, picture: bytes) -> bytes:
+    """Store a picture; return a request for it."""
+    side = Server(int(running.url.rpartition(":")[2]), Board.__new__(Board))
+    (stored,) = ask(side, _post("/v1/files", picture))
+    return request(json.loads(stored.body)["address"], COMMON)
 
 
 def test_a_connection_that_asks_for_files_is_parked(node: Node) -> None:
@@ -149,9 +187,7 @@ def test_whatever_it_asks_next_is_answered(node: Node, sent: bytes, status: str)
         client.socket.sendall(pieces[-1])
         answer = receive(client.stream, sent.split()[0].decode())  # type: ignore[arg-type]
         assert status in answer.head.splitlines()[0] or (status == " 201 " and " 200 " in answer.head.splitlines()[0])
-        for _ in range(ENOUGH):
-            assert client.ask(node.sent).body == PICTURE
-        assert node.parked == 1
+        node.ask_until_parked(client, 1)
     client.stream.close()
     client.socket.close()
 
@@ -179,20 +215,62 @@ def test_a_client_that_ends_its_side_with_its_request_is_answered(node: Node) ->
     client.socket.close()
 
 
-def test_an_idle_connection_is_closed_after_its_last_use(node: Node) -> None:
+class Use:
+    """A connection that is used often enough, as long as this process gets its turn."""
+
+    def __init__(self) -> None:
+        self.longest_gap_s = 0.0
+        self._at = time.monotonic()
+
+    def used(self) -> None:
+        """Note that it is used now."""
+        now = time.monotonic()
+        self.longest_gap_s, self._at = max(self.longest_gap_s, now - self._at), now
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether the server may have closed it, and been right."""
+        self.used()
+        return self.longest_gap_s > 0.75 * IDLE_S
+
+
+def while_in_use(phase: Callable[[Use], None]) -> None:
+    """Run a phase that uses a connection; once more if this process, on a busy machine, left it idle in between."""
+    for _ in range(ROUNDS):
+        use = Use()
+        try:
+            return phase(use)
+        except (AssertionError, OSError):
+            if not use.was_idle:
+                raise
+    pytest.fail("this machine is too busy to keep a connection in use")
+
+
+def _has_news(client: Client, wait_s: float) -> bool:
+    """Tell whether bytes or the end of a connection come in so many seconds."""
+    return bool(select.select([client.socket], [], [], wait_s)[0])
+
+
+def test_an_idle_connection_is_closed_after_its_last_use(impatient: RunningServer) -> None:
     """The idle time-out counts from the last answer, also of the lane: one in use stays, one that is not is closed."""
-    used, unused = node.park(), node.park()
-    used.socket.settimeout(1)
-    for _ in range(8):
-        assert used.ask(node.sent).body == PICTURE
-        with pytest.raises(TimeoutError):
-            used.socket.recv(1)
-    assert unused.stream.read() == b""
-    assert used.ask(node.sent).body == PICTURE
-    wait_until(lambda: node.parked == 0)
-    for client in (used, unused):
-        client.stream.close()
-        client.socket.close()
+    node = _node(impatient)
+
+    def phase(use: Use) -> None:
+        used, unused = node.park(), node.park()
+        with closing(used.socket), closing(unused.socket), closing(used.stream), closing(unused.stream):
+            rounds = 0
+            while rounds < 2 * IDLE_S or not _has_news(unused, 0):
+                assert rounds < 15 * IDLE_S, "the unused connection stays open"
+                assert used.ask(node.sent).body == PICTURE
+                use.used()
+                assert not _has_news(used, 1)
+                rounds += 1
+            assert unused.stream.read() == b""
+            assert used.ask(node.sent).body == PICTURE
+            use.used()
+            wait_until(lambda: node.parked == 0)
+
+    while_in_use(phase)
 
 
 def test_a_reset_is_no_error(node: Node) -> None:
@@ -239,7 +317,7 @@ def test_a_record_is_found_by_an_id_of_any_length(node: Node) -> None:
         begun = datetime.now(UTC)
         client.ask(asked + f"Range: bytes={length}-\r\nX-Request-ID: {given}\r\n\r\n".encode())
         ended = datetime.now(UTC)
-        record = msgspec.json.decode(other.ask(_get(f"/v1/timings/{given}")).body, type=Timing)
+        record = msgspec.json.decode(_found(other, f"/v1/timings/{given}"), type=Timing)
         assert (record.request_id, record.range) == (given, f"bytes={length}-")
         assert record.bytes == len(PICTURE) - length
         assert begun - _A_MILLISECOND <= datetime.fromisoformat(record.at) <= ended + _A_MILLISECOND
@@ -273,10 +351,7 @@ def test_what_a_client_has_no_room_for_is_unsent(node: Node) -> None:
 def test_a_stop_closes_what_is_parked(tmp_path: Path) -> None:
     """A server that is told to stop does not wait for connections that ask for nothing."""
     with RunningServer(tmp_path / "data", workers=1) as server:
-        side = Server(int(server.url.rpartition(":")[2]), Board.__new__(Board))
-        (stored,) = ask(side, _post("/v1/files", PICTURE))
-        node = Node(server, request(json.loads(stored.body)["address"], COMMON))
-        client = node.park()
+        client = _node(server).park()
         assert server.stop() == 0
         assert client.stream.read() == b""
         assert "cut off" not in server.log
@@ -284,23 +359,20 @@ def test_a_stop_closes_what_is_parked(tmp_path: Path) -> None:
         client.socket.close()
 
 
-def test_a_connection_that_asks_for_ever_other_files_is_not_idle(tmp_path: Path) -> None:
+def test_a_connection_that_asks_for_ever_other_files_is_not_idle(impatient: RunningServer) -> None:
     """What is answered ahead of the compiled lane, on a connection that it listens to, counts as its use."""
-    with RunningServer(tmp_path / "data", "--idle-timeout=2", workers=1) as server:
-        side = Server(int(server.url.rpartition(":")[2]), Board.__new__(Board))
-        requests = []
-        for number in range(12):
-            body = PNG + random.Random(number).randbytes(6000)
-            head = f"POST /v1/files HTTP/1.1\r\n{COMMON}\r\nContent-Length: {len(body)}\r\n\r\n"
-            (stored,) = ask(side, head.encode() + body)
-            requests.append(request(json.loads(stored.body)["address"], COMMON))
-        node = Node(server, requests[0])
+    node = _node(impatient)
+    pictures = (PNG + random.Random(number).randbytes(6000) for number in itertools.count())
+
+    def phase(use: Use) -> None:
+        requests = [_stored(impatient, next(pictures)) for _ in range(12)]  # none was asked for before
         client = node.connect()
         with client.socket, client.stream:
             client.ask(_get("/v1/stats"))  # by aiohttp, which begins to watch for idle connections
-            for _ in range(ENOUGH):
-                client.ask(requests[0])
-            assert node.parked == 1
-            for sent in requests[1:]:
-                time.sleep(0.4)
+            node.ask_until_parked(client, 1)
+            for sent in requests:
+                use.used()
+                time.sleep(IDLE_S / 6)
                 assert client.ask(sent).head.startswith("HTTP/1.1 200")
+
+    while_in_use(phase)

@@ -160,7 +160,8 @@ class Rig:
 
     async def timing(self, request_id: str) -> Timing:
         """Return the record of a retrieval; it is there a moment after the last byte."""
-        for _ in range(200):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             if timing := self.board.find(request_id):
                 return timing
             await asyncio.sleep(0.01)
@@ -327,7 +328,8 @@ async def test_several_ranges_are_timed_together(rig: Rig, samples: Path) -> Non
     rig.delays.read_ms = DELAY_MS
     timing, _, status = await rig.get(address, Range="bytes=0-99,1000-1099,5000-5099")
     assert status == 206
-    assert 3 * DELAY_MS <= timing.disk_ms < 4 * DELAY_MS + timing.total_ms - timing.disk_ms
+    assert 3 * DELAY_MS <= rig.delays.slept_ms <= timing.disk_ms  # all three delays are in it
+    assert sum(getattr(timing, f"{stage}_ms") for stage in STAGES) <= timing.total_ms  # and none of them twice
     assert timing.bytes > 300
 
 

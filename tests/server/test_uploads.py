@@ -59,7 +59,7 @@ class Untouched:
         self._before = await self._state()
 
     async def __aexit__(self, *_: object) -> None:
-        for _attempt in range(100):
+        for _attempt in range(1200):  # for a minute
             if open_spools(self._server) == 0:
                 break
             await asyncio.sleep(0.05)

@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -648,20 +647,22 @@ async def test_any_use_keeps_the_bytes_and_the_bound(sizes: list[int], steps: li
 async def test_who_is_cancelled_twice_waits_for_his_thread() -> None:
     """However often its caller is cancelled, work in a thread is not left: its caller may close what it uses."""
     threads = CacheThreads()
-    begun, at_work = threading.Event(), threading.Event()
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
-        at_work.set()
         begun.set()
-        time.sleep(0.4)
-        at_work.clear()
+        go_on.wait(60)
+        done.set()
 
     working = asyncio.create_task(threads.run(work))
     await asyncio.to_thread(begun.wait)
     for _ in range(2):
         working.cancel()
-        await asyncio.sleep(0.05)
+        for _ in range(10):  # turns of the loop, in which it would end if it did not wait
+            await asyncio.sleep(0)
+        assert not working.done()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await working
-    assert not at_work.is_set()
+    assert done.is_set()
     await threads.close()
