@@ -61,9 +61,9 @@ typedef struct {
     char source[SHORT_TEXT_BYTES];
     Words words;
     Lines lines;
-    Draft head; /* this and the next three are good for one answer */
+    Draft head; /* this and what follows it is good for one answer */
     Draft line;
-    char body[COPIED_BYTES];
+    char whole[DRAFT_BYTES + COPIED_BYTES]; /* the body, and a copy of the head right before it: both leave in one piece */
     char heard[HEARD_BYTES];
 } Lane;
 
@@ -77,6 +77,11 @@ typedef struct {
     int64_t start, length;         /* of the file's bytes */
     Figures record;
 } Answer;
+
+static char *body_of(Lane *lane)
+{
+    return lane->whole + DRAFT_BYTES;
+}
 
 /* Nanoseconds of the monotonic clock, for the timings. */
 static int64_t now_ns(const Lane *lane)
@@ -288,9 +293,10 @@ static int send_copied(Lane *lane, Answer *answer)
 {
     Draft *head = &lane->head;
     size_t length = answer->opened == NULL || answer->request->is_head ? 0 : (size_t)answer->length;
-    struct iovec pieces[2] = {{head->text, head->length}, {lane->body, length}};
+    char *whole = body_of(lane) - head->length;
+    memcpy(whole, head->text, head->length);
     answer->begun = now_ns(lane);
-    ssize_t taken = writev(answer->socket, pieces, length ? 2 : 1);
+    ssize_t taken = send(answer->socket, whole, head->length + length, MSG_NOSIGNAL);
     if (taken < 0) {
         if (errno != EAGAIN && errno != EINTR)
             return gone(lane, answer);
@@ -298,13 +304,8 @@ static int send_copied(Lane *lane, Answer *answer)
     }
     if ((size_t)taken == head->length + length)
         return end(lane, answer, answer->status, (int64_t)length);
-    PyObject *rest = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(head->length + length) - taken);
-    if (rest != NULL) { /* the buffers will be the next answer's */
-        size_t of_head = (size_t)taken < head->length ? head->length - (size_t)taken : 0;
-        memcpy(PyBytes_AS_STRING(rest), head->text + head->length - of_head, of_head);
-        memcpy(PyBytes_AS_STRING(rest) + of_head, lane->body + ((size_t)taken + of_head - head->length),
-               length - ((size_t)taken + of_head - head->length));
-    }
+    /* a copy, since the buffers will be the next answer's */
+    PyObject *rest = PyBytes_FromStringAndSize(whole + taken, (Py_ssize_t)(head->length + length) - taken);
     return go_on(lane, answer, rest, Py_None, (int64_t)length);
 }
 
@@ -477,7 +478,7 @@ static int answer_with(Lane *lane, Answer *answer, Slot *slot, File *file)
         if (opened <= 0)
             return opened;
         if (!request->is_head) {
-            struct iovec buffer = {lane->body, (size_t)answer->length};
+            struct iovec buffer = {body_of(lane), (size_t)answer->length};
             if (is_copied ? preadv2(file->number, &buffer, 1, answer->start, RWF_NOWAIT) != answer->length
                           : !is_resident(file->number, answer->start, answer->length))
                 return 0;
